@@ -1,0 +1,691 @@
+//! The one decision: a command against what is, giving events or a rejection.
+//!
+//! # Invariants
+//!
+//! - Nothing is changed here, so a rejection leaves no trace.
+//! - Everything a consumption earns is decided at once and stands in one record with it.
+//! - The checks of a consumption stand in API.md's order; the first that fails answers.
+//!
+//! # What is absent on purpose
+//!
+//! - Loading. The caller brings what the command names, in a [`WorkingSet`].
+
+use crate::command::{Action, Command, Died};
+use crate::dispatch::Subscription;
+use crate::event::*;
+use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, SubscriptionId};
+use crate::loyalty::campaign::{Campaign, EarningRule};
+use crate::loyalty::consumption::{self, Consumption, Line, Receipt};
+use crate::loyalty::ledger::Currency;
+use crate::loyalty::member::{CARDS_MAX, CapUse, Card, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
+use crate::loyalty::punchcard;
+use crate::loyalty::tenant::{
+    ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Directory, SUBSCRIPTIONS_MAX, TenantConfig,
+};
+use crate::quantity::{Coins, Points, Stamps};
+use crate::rejection::{InvalidField, Rejection};
+use crate::time::UnixMillis;
+
+/// Most sequences in one redrive command.
+pub const REDRIVE_MAX: usize = 1_000;
+
+/// What a command is decided against.
+#[derive(Debug)]
+pub struct WorkingSet<'a> {
+    /// The time of the decision.
+    pub now: UnixMillis,
+    /// Everything that is configured.
+    pub directory: &'a Directory,
+    /// The record that used the command's key first, with the position of its first event.
+    pub seen: Option<(Sequence, &'a Record)>,
+    /// Owners of [`Command::identifiers`], in their order.
+    pub owners: &'a [Option<MemberId>],
+    /// The member that the command names, by id or by its identifiers; absent where there is none.
+    pub member: Option<&'a Member>,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// To be written down.
+    Events(Vec<Event>),
+    /// Nothing changes: it is so already, since the position given.
+    Already(Sequence),
+}
+
+/// Decides `command`.
+///
+/// # Errors
+///
+/// The [`Rejection`] of the first check that fails.
+pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejection> {
+    if let Action::RecordConsumption(consumption) = &command.action {
+        return decide_consumption(set, command, consumption).map(Decision::Events);
+    }
+    if let (Some((sequence, record)), Some(request_id)) = (set.seen, &command.request_id) {
+        return repeated_request(record, &command.action, request_id).map(|()| Decision::Already(sequence));
+    }
+    if let Action::CreateAdvertiser { advertiser_id, name } = &command.action {
+        return create_advertiser(set.directory, *advertiser_id, name).map(one);
+    }
+    let config = tenant_config(set, command)?;
+    let member = |id: MemberId| set.member.ok_or(Rejection::MemberNotFound(id));
+    let events = match &command.action {
+        Action::RecordConsumption(_) | Action::CreateAdvertiser { .. } => unreachable!("handled above"),
+        Action::RegisterMember { member_id, identifiers, profile, registration_source, join } => {
+            return register(set, config, *member_id, identifiers, profile, registration_source, join)
+                .map(Decision::Events);
+        }
+        Action::UpdateMember { member_id, identifiers, profile, etag } => {
+            let member = member(*member_id)?;
+            return update_member(set, member, identifiers.as_deref(), profile.as_ref(), etag.as_deref());
+        }
+        Action::BlockMember { member_id, reason } => {
+            if let Some(blocked) = &member(*member_id)?.blocked
+                && blocked == reason
+            {
+                return Ok(Decision::Already(set.member.expect("found above").as_of));
+            }
+            text("reason", reason, 500)?;
+            vec![MemberBlocked { member_id: *member_id, reason: reason.clone() }.into()]
+        }
+        Action::UnblockMember { member_id } => {
+            let member = member(*member_id)?;
+            if member.blocked.is_none() {
+                return Ok(Decision::Already(member.as_of));
+            }
+            vec![MemberUnblocked { member_id: *member_id }.into()]
+        }
+        Action::JoinCampaign { member_id, campaign_id } => {
+            let member = member(*member_id)?;
+            if member.card(campaign_id).is_some() {
+                return Ok(Decision::Already(member.as_of));
+            }
+            check_joinable(config, campaign_id, set.now, member.cards.len())?;
+            vec![MemberJoinedCampaign { member_id: *member_id, campaign_id: campaign_id.clone() }.into()]
+        }
+        Action::AdjustBalance { member_id, currency, amount, reason } => {
+            vec![adjust(member(*member_id)?, currency, *amount, reason)?]
+        }
+        Action::IssueCredential { credential } => {
+            limit("api keys", config.credentials.len(), CREDENTIALS_MAX)?;
+            if config.credentials.contains_key(&credential.id) {
+                return Err(Rejection::CredentialExists(credential.id.clone()));
+            }
+            if let Some((other, _)) = credential_owner(set.directory, credential) {
+                let rule = format!("belongs to advertiser {other} already");
+                return Err(InvalidField::new("api_key", credential.id.as_str(), rule).into());
+            }
+            text("description", &credential.description, 500)?;
+            vec![CredentialIssued { credential: credential.clone() }.into()]
+        }
+        Action::RevokeCredential { credential_id } => {
+            let credential = config.credentials.get(credential_id);
+            let credential = credential.ok_or_else(|| Rejection::CredentialNotFound(credential_id.clone()))?;
+            if credential.revoked_at.is_some() {
+                return Ok(Decision::Already(Sequence(0)));
+            }
+            vec![CredentialRevoked { credential_id: credential_id.clone() }.into()]
+        }
+        Action::CreateCampaign { campaign } => {
+            if config.campaigns.contains_key(&campaign.id) {
+                return Err(Rejection::CampaignExists(campaign.id.clone()));
+            }
+            limit("campaigns", config.campaigns.len(), CAMPAIGNS_MAX)?;
+            campaign.validate()?;
+            vec![CampaignCreated { campaign: Campaign { version: 1, ..campaign.clone() } }.into()]
+        }
+        Action::UpdateCampaign { campaign, etag } => {
+            let current = config.campaigns.get(&campaign.id);
+            let current = current.ok_or_else(|| Rejection::CampaignNotFound(campaign.id.clone()))?;
+            check_etag(etag.as_deref(), current.version)?;
+            campaign.validate()?;
+            let campaign = Campaign { version: current.version + 1, ..campaign.clone() };
+            vec![CampaignUpdated { campaign }.into()]
+        }
+        Action::CreateSubscription { subscription, secret } => {
+            limit("subscriptions", config.subscriptions.len(), SUBSCRIPTIONS_MAX)?;
+            if set.directory.subscription(subscription.id).is_some() {
+                return Err(Rejection::SubscriptionExists(subscription.id));
+            }
+            subscription.validate()?;
+            let subscription = Subscription { version: 1, ..subscription.clone() };
+            vec![SubscriptionCreated { subscription, secret: secret.clone() }.into()]
+        }
+        Action::UpdateSubscription { subscription, etag } => {
+            let current = &entry(config, subscription.id)?.definition;
+            check_etag(etag.as_deref(), current.version)?;
+            subscription.validate()?;
+            let subscription = Subscription { version: current.version + 1, ..subscription.clone() };
+            vec![SubscriptionUpdated { subscription }.into()]
+        }
+        Action::DeleteSubscription { subscription_id } => {
+            entry(config, *subscription_id)?;
+            vec![SubscriptionDeleted { subscription_id: *subscription_id }.into()]
+        }
+        Action::SetSubscriptionState { subscription_id, state, reason } => {
+            if entry(config, *subscription_id)?.state == *state {
+                return Ok(Decision::Already(Sequence(0)));
+            }
+            let (subscription_id, state, reason) = (*subscription_id, *state, reason.clone());
+            vec![SubscriptionStateChanged { subscription_id, state, reason }.into()]
+        }
+        Action::RotateSecret { subscription_id, secret, previous_until } => {
+            entry(config, *subscription_id)?;
+            let (subscription_id, previous_until) = (*subscription_id, *previous_until);
+            vec![SubscriptionSecretRotated { subscription_id, secret: secret.clone(), previous_until }.into()]
+        }
+        Action::ReportDeliveries { subscription_id, progress, died, disable } => {
+            let entry = entry(config, *subscription_id)?;
+            let mut events =
+                vec![DeliveryProgressed { subscription_id: *subscription_id, progress: progress.clone() }.into()];
+            events.extend(died.iter().map(|d| dead_lettered(*subscription_id, d)));
+            if let Some(reason) = disable
+                && entry.state != crate::dispatch::SubscriptionState::Disabled
+            {
+                let state = crate::dispatch::SubscriptionState::Disabled;
+                let (subscription_id, reason) = (*subscription_id, reason.clone());
+                events.push(SubscriptionStateChanged { subscription_id, state, reason }.into());
+            }
+            events
+        }
+        Action::Redrive { subscription_id, sequences } => {
+            entry(config, *subscription_id)?;
+            limit("dead letters in one redrive", sequences.len().saturating_sub(1), REDRIVE_MAX)?;
+            vec![DeadLettersRedriven { subscription_id: *subscription_id, sequences: sequences.clone() }.into()]
+        }
+    };
+    Ok(Decision::Events(events))
+}
+
+fn one(event: Event) -> Decision {
+    Decision::Events(vec![event])
+}
+
+fn dead_lettered(subscription_id: SubscriptionId, died: &Died) -> Event {
+    DeliveryDeadLettered {
+        subscription_id,
+        sequence: died.sequence,
+        event_type: died.event_type.into(),
+        attempts: died.attempts,
+        reason: died.reason.clone(),
+    }
+    .into()
+}
+
+fn tenant_config<'a>(set: &WorkingSet<'a>, command: &Command) -> Result<&'a TenantConfig, Rejection> {
+    let config = set.directory.tenant(command.tenant);
+    config.map(|c| &**c).ok_or(Rejection::AdvertiserNotFound(command.tenant.advertiser))
+}
+
+fn entry(config: &TenantConfig, id: SubscriptionId) -> Result<&crate::loyalty::tenant::SubscriptionEntry, Rejection> {
+    config.subscriptions.get(&id).ok_or(Rejection::SubscriptionNotFound(id))
+}
+
+fn credential_owner<'a>(
+    directory: &'a Directory,
+    credential: &crate::loyalty::tenant::Credential,
+) -> Option<(&'a crate::id::Tenant, &'a TenantConfig)> {
+    let mut tenants = directory.tenants.iter().map(|(t, c)| (t, &**c));
+    tenants.find(|(_, c)| c.credentials.contains_key(&credential.id))
+}
+
+fn limit(what: &'static str, count: usize, max: usize) -> Result<(), Rejection> {
+    if count < max { Ok(()) } else { Err(Rejection::LimitReached { what, max }) }
+}
+
+fn text(field: &str, value: &str, max: usize) -> Result<(), InvalidField> {
+    if value.len() <= max {
+        return Ok(());
+    }
+    Err(InvalidField::new(field, value, format!("must be at most {max} bytes")))
+}
+
+fn check_etag(given: Option<&str>, version: u64) -> Result<(), Rejection> {
+    let current = version.to_string();
+    match given {
+        Some(given) if given != current => Err(Rejection::EtagMismatch { given: given.into(), current }),
+        _ => Ok(()),
+    }
+}
+
+/// A repeat of a create verb is answered as the first was, if it was the same verb.
+fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result<(), Rejection> {
+    let same = matches!(
+        (&first.events[0], action),
+        (Event::MemberCreated(_), Action::RegisterMember { .. })
+            | (Event::CampaignCreated(_), Action::CreateCampaign { .. })
+            | (Event::SubscriptionCreated(_), Action::CreateSubscription { .. })
+            | (Event::AdvertiserCreated(_), Action::CreateAdvertiser { .. })
+            | (
+                Event::PointsCredited(_) | Event::PointsDebited(_) | Event::CoinsChanged(_),
+                Action::AdjustBalance { .. }
+            )
+    );
+    if same { Ok(()) } else { Err(Rejection::RequestIdReused { request_id: request_id.into() }) }
+}
+
+fn create_advertiser(directory: &Directory, id: Option<AdvertiserId>, name: &str) -> Result<Event, Rejection> {
+    limit("advertisers", directory.advertisers.len(), ADVERTISERS_MAX)?;
+    text("name", name, 200)?;
+    let next = || directory.advertisers.keys().next_back().map_or(AdvertiserId::FIRST, |last| AdvertiserId(last.0 + 1));
+    let advertiser_id = id.unwrap_or_else(next);
+    if directory.advertisers.contains_key(&advertiser_id) {
+        return Err(Rejection::AdvertiserExists(advertiser_id));
+    }
+    Ok(AdvertiserCreated { advertiser_id, name: name.into() }.into())
+}
+
+fn check_joinable(config: &TenantConfig, id: &CampaignId, now: UnixMillis, cards: usize) -> Result<(), Rejection> {
+    let campaign = config.campaigns.get(id).ok_or_else(|| Rejection::CampaignNotFound(id.clone()))?;
+    if campaign.validity.ends_at.is_some_and(|end| end <= now) {
+        return Err(Rejection::CampaignNotActive(id.clone()));
+    }
+    limit("cards of this member", cards, CARDS_MAX)
+}
+
+fn check_identifiers(set: &WorkingSet<'_>, identifiers: &[Identifier], owner: MemberId) -> Result<(), Rejection> {
+    if identifiers.is_empty() || identifiers.len() > MEMBER_IDENTIFIERS_MAX {
+        let count = identifiers.len().to_string();
+        let rule = "must be 1 to 20";
+        return Err(InvalidField::with_reason("IDENTIFIERS_REQUIRED", "identifiers", count, rule).into());
+    }
+    for (i, (identifier, taken_by)) in identifiers.iter().zip(set.owners).enumerate() {
+        let kind = identifier.kind.as_str();
+        if identifiers[..i].contains(identifier) {
+            return Err(InvalidField::new(format!("identifiers[{i}]"), kind, "stands twice").into());
+        }
+        if let Some(other) = taken_by.filter(|other| *other != owner) {
+            return Err(Rejection::IdentifierTaken { kind, owner: other });
+        }
+    }
+    Ok(())
+}
+
+fn register(
+    set: &WorkingSet<'_>,
+    config: &TenantConfig,
+    member_id: MemberId,
+    identifiers: &[Identifier],
+    profile: &Profile,
+    registration_source: &str,
+    join: &[CampaignId],
+) -> Result<Vec<Event>, Rejection> {
+    check_identifiers(set, identifiers, member_id)?;
+    profile.validate()?;
+    text("registration_source", registration_source, 200)?;
+    let created = MemberCreated {
+        member_id,
+        identifiers: identifiers.to_vec(),
+        profile: profile.clone(),
+        registration_source: registration_source.into(),
+    };
+    let mut events = vec![created.into()];
+    for (i, campaign_id) in join.iter().enumerate() {
+        check_joinable(config, campaign_id, set.now, i)?;
+        if join[..i].contains(campaign_id) {
+            let field = format!("join_campaign_ids[{i}]");
+            return Err(InvalidField::new(field, campaign_id.as_str(), "stands twice").into());
+        }
+        events.push(MemberJoinedCampaign { member_id, campaign_id: campaign_id.clone() }.into());
+    }
+    Ok(events)
+}
+
+fn update_member(
+    set: &WorkingSet<'_>,
+    member: &Member,
+    identifiers: Option<&[Identifier]>,
+    profile: Option<&Profile>,
+    etag: Option<&str>,
+) -> Result<Decision, Rejection> {
+    check_etag(etag, member.as_of.0)?;
+    if let Some(identifiers) = identifiers {
+        check_identifiers(set, identifiers, member.id)?;
+    }
+    let identifiers = identifiers.unwrap_or(&member.identifiers);
+    let profile = profile.unwrap_or(&member.profile);
+    profile.validate()?;
+    let old = &member.profile;
+    let changed: Vec<String> = [
+        ("identifiers", identifiers != member.identifiers),
+        ("profile.first_name", profile.first_name != old.first_name),
+        ("profile.last_name", profile.last_name != old.last_name),
+        ("profile.birth_date", profile.birth_date != old.birth_date),
+        ("profile.locale", profile.locale != old.locale),
+        ("profile.marketing_consent", profile.marketing_consent != old.marketing_consent),
+        ("profile.attributes", profile.attributes != old.attributes),
+    ]
+    .into_iter()
+    .filter(|&(_, changed)| changed)
+    .map(|(path, _)| path.into())
+    .collect();
+    if changed.is_empty() {
+        return Ok(Decision::Already(member.as_of));
+    }
+    let (identifiers, profile) = (identifiers.to_vec(), profile.clone());
+    Ok(one(MemberUpdated { member_id: member.id, identifiers, profile, changed }.into()))
+}
+
+fn adjust(member: &Member, currency: &Currency, amount: i64, reason: &str) -> Result<Event, Rejection> {
+    text("reason", reason, 500)?;
+    if amount == 0 || reason.trim().is_empty() {
+        let (field, value) = if amount == 0 { ("amount", "0") } else { ("reason", reason) };
+        return Err(InvalidField::new(field, value, "is required").into());
+    }
+    let balance = match currency {
+        Currency::Coins => member.coins.0,
+        Currency::Points(campaign) => {
+            let not_joined = || Rejection::NotJoined { member: member.id, campaign: campaign.clone() };
+            member.card(campaign).ok_or_else(not_joined)?.points.0
+        }
+    };
+    let overflow = || Rejection::BalanceOverflow { currency: currency.to_string() };
+    let new = balance.checked_add(amount).ok_or_else(overflow)?;
+    if new < 0 {
+        let wanted = amount.checked_neg().ok_or_else(overflow)?;
+        return Err(Rejection::InsufficientBalance { currency: currency.to_string(), balance, wanted });
+    }
+    let origin = Origin::Adjustment { reason: reason.into() };
+    let member_id = member.id;
+    Ok(match currency {
+        Currency::Coins => CoinsChanged {
+            member_id,
+            amount: Coins(amount),
+            previous_balance: Coins(balance),
+            new_balance: Coins(new),
+            origin,
+        }
+        .into(),
+        Currency::Points(campaign) => {
+            let (campaign_id, previous_balance, new_balance) = (campaign.clone(), Points(balance), Points(new));
+            let amount = Points(amount);
+            if amount > Points::ZERO {
+                PointsCredited { member_id, campaign_id, amount, previous_balance, new_balance, origin }.into()
+            } else {
+                let amount = Points(-amount.0);
+                PointsDebited { member_id, campaign_id, amount, previous_balance, new_balance, origin }.into()
+            }
+        }
+    })
+}
+
+/// The member that a consumption's identifiers name: `Ok(None)` where they name none.
+///
+/// # Errors
+///
+/// The kinds of two identifiers that name two members.
+pub fn resolve(
+    identifiers: &[Identifier],
+    owners: &[Option<MemberId>],
+) -> Result<Option<MemberId>, (&'static str, &'static str)> {
+    let mut found: Option<(MemberId, &Identifier)> = None;
+    for (identifier, owner) in identifiers.iter().zip(owners) {
+        match (found, owner) {
+            (Some((member, first)), Some(owner)) if member != *owner => {
+                return Err((first.kind.as_str(), identifier.kind.as_str()));
+            }
+            (None, Some(owner)) => found = Some((*owner, identifier)),
+            _ => {}
+        }
+    }
+    Ok(found.map(|(member, _)| member))
+}
+
+fn decide_consumption(
+    set: &WorkingSet<'_>,
+    command: &Command,
+    consumption: &Consumption,
+) -> Result<Vec<Event>, Rejection> {
+    if let Some((sequence, record)) = set.seen {
+        return Err(seen_before(sequence, record, consumption));
+    }
+    let config = tenant_config(set, command)?;
+    let conflict = |(first, second)| Rejection::IdentifiersConflict { first, second };
+    let found = resolve(&consumption.identifiers, set.owners).map_err(conflict)?;
+    let member = found.and(set.member).ok_or(Rejection::AccountNotFound)?;
+    if member.blocked.is_some() {
+        return Err(Rejection::UserBlocked);
+    }
+    if member.cards.is_empty() {
+        return Err(Rejection::UserHasNoCards);
+    }
+    let recorded = ConsumptionRecorded {
+        consumption_id: consumption.consumption_id.clone(),
+        member_id: member.id,
+        consumed_at: consumption.consumed_at,
+        lines: consumption.lines.clone(),
+        identifiers_digest: consumption.identifiers_digest(),
+    };
+    let mut earning = Earning {
+        consumption,
+        member_id: member.id,
+        events: vec![recorded.into()],
+        coins: member.coins,
+        matched: vec![false; consumption.lines.len()],
+    };
+    for card in &member.cards {
+        let campaign = config.campaigns.get(&card.campaign_id).expect("campaigns are never removed");
+        if campaign.validity.contains(consumption.consumed_at) {
+            earning.campaign(campaign, card)?;
+        }
+    }
+    earning.unmatched();
+    Ok(earning.events)
+}
+
+fn seen_before(sequence: Sequence, record: &Record, consumption: &Consumption) -> Rejection {
+    let receipt = Receipt::of(sequence, record.time, &record.events);
+    let first = Box::new(receipt.expect("a consumption's key leads to a consumption's record"));
+    let Some(Event::ConsumptionRecorded(recorded)) = record.events.first() else {
+        unreachable!("the receipt was made from it")
+    };
+    match consumption::difference(recorded, consumption) {
+        None => Rejection::ConsumptionExists { first },
+        Some(field) => Rejection::ConsumptionExistsWithDifferentContent { field, first },
+    }
+}
+
+/// What one consumption earns, while it is being worked out.
+struct Earning<'a> {
+    consumption: &'a Consumption,
+    member_id: MemberId,
+    events: Vec<Event>,
+    coins: Coins,
+    /// By line.
+    matched: Vec<bool>,
+}
+
+impl Earning<'_> {
+    /// Every rule of the campaign against every line, in the order they are written: all that match, earn.
+    fn campaign(&mut self, campaign: &Campaign, card: &Card) -> Result<(), Rejection> {
+        let before = self.events.len();
+        let mut card_after = card.clone();
+        let mut cap_uses: Vec<CapUse> = Vec::new();
+        for line in 0..self.consumption.lines.len() {
+            for rule in &campaign.rules {
+                let sku = &self.consumption.lines[line].sku;
+                if rule.skus.matches(sku) && rule.validity.contains(self.consumption.consumed_at) {
+                    self.matched[line] = true;
+                    self.rule(campaign, rule, line as u32, &mut card_after, &mut cap_uses)?;
+                }
+            }
+        }
+        let matched = self.events[before..].iter().any(|e| matches!(e, Event::ConsumptionMatched(_)));
+        if matched {
+            if card.consumptions == 0 {
+                let first = ConsumptionFirst {
+                    consumption_id: self.consumption.consumption_id.clone(),
+                    member_id: self.member_id,
+                    campaign_id: campaign.id.clone(),
+                };
+                self.events.insert(before, first.into());
+            }
+            self.events.push(ConsumptionCounted { campaign_id: campaign.id.clone(), cap_uses }.into());
+        }
+        Ok(())
+    }
+
+    fn rule(
+        &mut self,
+        campaign: &Campaign,
+        rule: &EarningRule,
+        line: u32,
+        card: &mut Card,
+        cap_uses: &mut Vec<CapUse>,
+    ) -> Result<(), Rejection> {
+        let at = self.consumption.consumed_at;
+        let quantity = self.consumption.lines[line as usize].quantity.units();
+        let mut units = quantity;
+        for cap in &rule.caps {
+            let number = cap.period.number(at);
+            let now_used: u64 = (cap_uses.iter())
+                .filter(|u| u.rule_id == rule.id && u.period == cap.period && u.number == number)
+                .map(|u| u.units)
+                .sum();
+            let left = card.cap_left(&rule.id, cap.period, cap.units_max, at);
+            units = units.min(left.saturating_sub(now_used));
+        }
+        if units < quantity {
+            self.events.push(
+                ConsumptionRejected {
+                    consumption_id: self.consumption.consumption_id.clone(),
+                    member_id: self.member_id,
+                    reason: Unrewarded::CapReached,
+                    line,
+                    sku: self.consumption.lines[line as usize].sku.clone(),
+                    units: quantity - units,
+                    campaign_id: Some(campaign.id.clone()),
+                    rule_id: Some(rule.id.clone()),
+                }
+                .into(),
+            );
+        }
+        if units == 0 {
+            return Ok(());
+        }
+        for cap in &rule.caps {
+            let (period, number) = (cap.period, cap.period.number(at));
+            let same = |u: &&mut CapUse| u.rule_id == rule.id && u.period == period && u.number == number;
+            match cap_uses.iter_mut().find(same) {
+                Some(used) => used.units += units,
+                None => cap_uses.push(CapUse { rule_id: rule.id.clone(), period, number, units }),
+            }
+        }
+        self.events.push(
+            ConsumptionMatched {
+                consumption_id: self.consumption.consumption_id.clone(),
+                member_id: self.member_id,
+                campaign_id: campaign.id.clone(),
+                rule_id: rule.id.clone(),
+                line,
+                sku: self.consumption.lines[line as usize].sku.clone(),
+                units,
+            }
+            .into(),
+        );
+        self.points(campaign, rule, line, units, card)?;
+        self.coins(rule, line, units)?;
+        self.stamps(campaign, rule, line, units, card);
+        Ok(())
+    }
+
+    fn points(
+        &mut self,
+        campaign: &Campaign,
+        rule: &EarningRule,
+        line: u32,
+        units: u64,
+        card: &mut Card,
+    ) -> Result<(), Rejection> {
+        if rule.points == Points::ZERO {
+            return Ok(());
+        }
+        let sum = |amount: Points| card.points.checked_add(amount).map(|new| (amount, new));
+        let currency = Currency::Points(campaign.id.clone());
+        let (amount, new_balance) = (rule.points.checked_mul(units).and_then(sum))
+            .ok_or_else(|| Rejection::BalanceOverflow { currency: currency.to_string() })?;
+        let previous_balance = std::mem::replace(&mut card.points, new_balance);
+        let (member_id, campaign_id) = (self.member_id, campaign.id.clone());
+        let origin = consumption::origin(self.consumption, line, &rule.id);
+        self.events
+            .push(PointsCredited { member_id, campaign_id, amount, previous_balance, new_balance, origin }.into());
+        Ok(())
+    }
+
+    fn coins(&mut self, rule: &EarningRule, line: u32, units: u64) -> Result<(), Rejection> {
+        if rule.coins == Coins::ZERO {
+            return Ok(());
+        }
+        let sum = |amount: Coins| self.coins.checked_add(amount).map(|new| (amount, new));
+        let (amount, new_balance) = (rule.coins.checked_mul(units).and_then(sum))
+            .ok_or_else(|| Rejection::BalanceOverflow { currency: Currency::Coins.to_string() })?;
+        let previous_balance = std::mem::replace(&mut self.coins, new_balance);
+        let origin = consumption::origin(self.consumption, line, &rule.id);
+        let member_id = self.member_id;
+        self.events.push(CoinsChanged { member_id, amount, previous_balance, new_balance, origin }.into());
+        Ok(())
+    }
+
+    fn stamps(&mut self, campaign: &Campaign, rule: &EarningRule, line: u32, units: u64, card: &mut Card) {
+        let Some(reward) = &rule.stamps else { return };
+        let definition = campaign.punchcard(&reward.punchcard_id).expect("checked when the campaign was written");
+        let (stamps, rows) = card.row(&definition.id);
+        let added = punchcard::add(definition, (stamps, rows), units * u64::from(reward.per_unit));
+        let (member_id, campaign_id) = (self.member_id, campaign.id.clone());
+        let punchcard_id = definition.id.clone();
+        let origin = consumption::origin(self.consumption, line, &rule.id);
+        if added.kept > 0 {
+            let new = RowState { stamps: Stamps(added.stamps), rows_completed: added.rows_completed };
+            card.set_row(&definition.id, new);
+            self.events.push(
+                PunchcardStampsReceived {
+                    member_id,
+                    campaign_id: campaign_id.clone(),
+                    punchcard_id: punchcard_id.clone(),
+                    stamps: Stamps(added.kept),
+                    row_length: definition.row_length,
+                    previous: RowState { stamps, rows_completed: rows },
+                    new,
+                    origin: origin.clone(),
+                }
+                .into(),
+            );
+        }
+        for (step, times) in added.steps {
+            let (campaign_id, punchcard_id) = (campaign_id.clone(), punchcard_id.clone());
+            self.events.push(PunchcardStepCompleted { member_id, campaign_id, punchcard_id, step, times }.into());
+        }
+        if added.rows_completed > rows {
+            let (campaign_id, punchcard_id) = (campaign_id.clone(), punchcard_id.clone());
+            let (rows, rows_completed) = (added.rows_completed - rows, added.rows_completed);
+            self.events.push(PunchcardCompleted { member_id, campaign_id, punchcard_id, rows, rows_completed }.into());
+        }
+        if added.discarded > 0 {
+            let stamps = Stamps(added.discarded);
+            self.events.push(PunchcardStampsDiscarded { member_id, campaign_id, punchcard_id, stamps, origin }.into());
+        }
+    }
+
+    fn unmatched(&mut self) {
+        for (line, matched) in self.matched.iter().enumerate() {
+            if *matched {
+                continue;
+            }
+            let Line { sku, quantity, .. } = &self.consumption.lines[line];
+            self.events.push(
+                ConsumptionRejected {
+                    consumption_id: self.consumption.consumption_id.clone(),
+                    member_id: self.member_id,
+                    reason: Unrewarded::NoRuleMatched,
+                    line: line as u32,
+                    sku: sku.clone(),
+                    units: quantity.units(),
+                    campaign_id: None,
+                    rule_id: None,
+                }
+                .into(),
+            );
+        }
+    }
+}

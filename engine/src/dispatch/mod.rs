@@ -1,0 +1,13 @@
+//! What is owed to whom: subscriptions, the retry schedule, and the durable part of deliveries.
+//!
+//! # What is absent on purpose
+//!
+//! - Sending. `delivery` makes an attempt, `runtime` decides when.
+
+pub mod progress;
+pub mod schedule;
+pub mod subscription;
+
+pub use progress::{AttemptLog, DeliveryProgress, DeliveryRow, DeliveryState, RowState};
+pub use schedule::RetrySchedule;
+pub use subscription::{EventSelection, Subscription, SubscriptionState};

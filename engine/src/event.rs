@@ -1,0 +1,501 @@
+//! What has happened. Events are the only thing that changes state, and the only thing told to anyone.
+//!
+//! The fields' names are what subscribers read: [`Event`] serialises to the `data` of a webhook.
+//!
+//! # Invariants
+//!
+//! - An event carries everything that [`apply`](crate::loyalty) needs: it never looks anything up.
+//! - A balance event carries the balance before and after, and they differ by its amount.
+//! - Names are dotted, lower case, past tense (contracts/catalogue.md), and are never changed.
+//!
+//! # What is absent on purpose
+//!
+//! - Sequence, time, tenant: the [`Record`] around the events has them once.
+
+use serde::Serialize;
+
+use crate::dispatch::{DeliveryProgress, Subscription, SubscriptionState};
+use crate::id::{
+    AdvertiserId, CampaignId, CredentialId, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId, Tenant,
+};
+use crate::loyalty::campaign::Campaign;
+use crate::loyalty::consumption::Line;
+use crate::loyalty::member::{CapUse, Identifier, Profile};
+use crate::loyalty::tenant::{Credential, SealedSecret};
+use crate::quantity::{Coins, Points, Stamps};
+use crate::time::UnixMillis;
+
+/// One command's outcome, as the journal keeps it: all of it or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Whose.
+    pub tenant: Tenant,
+    /// When the command was decided.
+    pub time: UnixMillis,
+    /// The member it is about: the key that orders its deliveries.
+    pub member: Option<MemberId>,
+    /// The exactly-once key it uses up, if any.
+    pub key: Option<CommandKey>,
+    /// At least one. The first is the cause of the others.
+    pub events: Vec<Event>,
+}
+
+/// What may happen at most once per tenant, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CommandKey {
+    /// An upstream system's `consumptionId`.
+    Consumption(String),
+    /// A create verb's `request_id` (AIP-155).
+    Request(String),
+}
+
+/// An event with its place in the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Its own position.
+    pub sequence: Sequence,
+    /// The position of the event that caused it; its own where it is the cause.
+    pub cause: Sequence,
+    /// When it was decided.
+    pub time: UnixMillis,
+    /// Whose.
+    pub tenant: Tenant,
+    /// The member it is about.
+    pub member: Option<MemberId>,
+    /// What happened.
+    pub event: Event,
+}
+
+impl Record {
+    /// The events with their places, where the first has `first`.
+    pub fn into_recorded(self, first: Sequence) -> impl Iterator<Item = Recorded> {
+        let Record { tenant, time, member, events, .. } = self;
+        events.into_iter().zip(first.0..).map(move |(event, sequence)| Recorded {
+            sequence: Sequence(sequence),
+            cause: first,
+            time,
+            tenant,
+            member,
+            event,
+        })
+    }
+}
+
+/// Where an amount comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Origin {
+    /// A rule matched a line of a consumption.
+    Consumption {
+        /// The upstream id.
+        consumption_id: String,
+        /// Index of the line, from 0.
+        line: u32,
+        /// The SKU of that line.
+        sku: String,
+        /// The rule that matched.
+        rule_id: RuleId,
+    },
+    /// Somebody corrected a balance.
+    Adjustment {
+        /// Why, as given.
+        reason: String,
+    },
+}
+
+/// Why a line earned nothing (or less than its quantity).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Unrewarded {
+    /// No rule of a campaign the member has joined matches the SKU at the consumption's date.
+    NoRuleMatched,
+    /// The rule matched, but its cap for this member and period is used up.
+    CapReached,
+}
+
+/// How far a punchcard has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RowState {
+    /// Stamps in the row that is being filled.
+    pub stamps: Stamps,
+    /// Rows filled so far.
+    pub rows_completed: u64,
+}
+
+macro_rules! events {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $type_name:literal { $( $(#[$fdoc:meta])* $field:ident : $ty:ty, )* }
+    )*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, PartialEq, Serialize)]
+            pub struct $name { $( $(#[$fdoc])* pub $field: $ty, )* }
+
+            impl From<$name> for Event {
+                fn from(event: $name) -> Event {
+                    Event::$name(event)
+                }
+            }
+        )*
+
+        /// What has happened, by kind. Serialises to its fields alone.
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        #[serde(untagged)]
+        pub enum Event {
+            $( $(#[$doc])* $name($name), )*
+        }
+
+        /// The kinds of event, as small numbers.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum EventType {
+            $( $(#[$doc])* $name, )*
+        }
+
+        impl EventType {
+            /// Every kind.
+            pub const ALL: &'static [EventType] = &[ $( EventType::$name, )* ];
+
+            /// The canonical name, as `points.credited`.
+            pub fn as_str(self) -> &'static str {
+                match self { $( EventType::$name => $type_name, )* }
+            }
+        }
+
+        impl Event {
+            /// Its kind.
+            pub fn event_type(&self) -> EventType {
+                match self { $( Event::$name(_) => EventType::$name, )* }
+            }
+        }
+    };
+}
+
+events! {
+    /// A company was taken on, with both its environments.
+    AdvertiserCreated = "advertiser.created" {
+        /// Its id.
+        advertiser_id: AdvertiserId,
+        /// Its name, for people.
+        name: String,
+    }
+    /// A key pair was issued.
+    CredentialIssued = "credential.issued" {
+        /// The key and what it may do. Never the secret: only its hash is kept, and that is not told.
+        credential: Credential,
+    }
+    /// A key pair stopped working.
+    CredentialRevoked = "credential.revoked" {
+        /// The key.
+        credential_id: CredentialId,
+    }
+    /// A campaign came into being.
+    CampaignCreated = "campaign.created" {
+        /// All of it.
+        campaign: Campaign,
+    }
+    /// A campaign was changed; what was earned stays as it was earned.
+    CampaignUpdated = "campaign.updated" {
+        /// All of it, as it is now.
+        campaign: Campaign,
+    }
+    /// A person joined the programme.
+    MemberCreated = "member.created" {
+        /// The member.
+        member_id: MemberId,
+        /// What upstream systems know the member by; never empty.
+        identifiers: Vec<Identifier>,
+        /// What is known about the person.
+        profile: Profile,
+        /// Where the registration came from, as `campaign_link`; may be empty.
+        registration_source: String,
+    }
+    /// A member's identifiers or profile changed.
+    MemberUpdated = "member.updated" {
+        /// The member.
+        member_id: MemberId,
+        /// All of them, as they are now.
+        identifiers: Vec<Identifier>,
+        /// All of it, as it is now.
+        profile: Profile,
+        /// Paths that changed, as `profile.locale`.
+        changed: Vec<String>,
+    }
+    /// A member earns nothing until unblocked.
+    MemberBlocked = "member.blocked" {
+        /// The member.
+        member_id: MemberId,
+        /// Why, as given.
+        reason: String,
+    }
+    /// A member earns again.
+    MemberUnblocked = "member.unblocked" {
+        /// The member.
+        member_id: MemberId,
+    }
+    /// A member got a card: takes part in a campaign.
+    MemberJoinedCampaign = "member.joined_campaign" {
+        /// The member.
+        member_id: MemberId,
+        /// The campaign.
+        campaign_id: CampaignId,
+    }
+    /// An upstream system's report was taken in: the cause of everything it earns.
+    ConsumptionRecorded = "consumption.recorded" {
+        /// The upstream id.
+        consumption_id: String,
+        /// Who.
+        member_id: MemberId,
+        /// When it happened, as reported.
+        consumed_at: UnixMillis,
+        /// What.
+        lines: Vec<Line>,
+        /// Digest of the identifiers as sent, to tell a repeat from a contradiction.
+        #[serde(skip)]
+        identifiers_digest: u64,
+    }
+    /// The member's first consumption that a rule of this campaign matched.
+    ConsumptionFirst = "consumption.first" {
+        /// The upstream id.
+        consumption_id: String,
+        /// Who.
+        member_id: MemberId,
+        /// In which campaign.
+        campaign_id: CampaignId,
+    }
+    /// A rule matched a line.
+    ConsumptionMatched = "consumption.matched" {
+        /// The upstream id.
+        consumption_id: String,
+        /// Who.
+        member_id: MemberId,
+        /// Whose rule.
+        campaign_id: CampaignId,
+        /// The rule.
+        rule_id: RuleId,
+        /// Index of the line, from 0.
+        line: u32,
+        /// Its SKU.
+        sku: String,
+        /// Units that earn: the line's, less what a cap leaves out.
+        units: u64,
+    }
+    /// A consumption counted on a card: bookkeeping of the card, told to nobody.
+    ConsumptionCounted = "consumption.counted" {
+        /// Which card.
+        campaign_id: CampaignId,
+        /// Units that count against caps.
+        #[serde(skip)]
+        cap_uses: Vec<CapUse>,
+    }
+    /// Units of a line earned nothing, and why.
+    ConsumptionRejected = "consumption.rejected" {
+        /// The upstream id.
+        consumption_id: String,
+        /// Who.
+        member_id: MemberId,
+        /// Why.
+        reason: Unrewarded,
+        /// Index of the line, from 0.
+        line: u32,
+        /// Its SKU.
+        sku: String,
+        /// Units that earn nothing.
+        units: u64,
+        /// Whose cap, where one was reached.
+        campaign_id: Option<CampaignId>,
+        /// Which rule's cap, where one was reached.
+        rule_id: Option<RuleId>,
+    }
+    /// Points came to a card.
+    PointsCredited = "points.credited" {
+        /// Whose.
+        member_id: MemberId,
+        /// On which card.
+        campaign_id: CampaignId,
+        /// How many; more than 0.
+        amount: Points,
+        /// Before.
+        previous_balance: Points,
+        /// After.
+        new_balance: Points,
+        /// From where.
+        origin: Origin,
+    }
+    /// Points left a card.
+    PointsDebited = "points.debited" {
+        /// Whose.
+        member_id: MemberId,
+        /// From which card.
+        campaign_id: CampaignId,
+        /// How many; more than 0.
+        amount: Points,
+        /// Before.
+        previous_balance: Points,
+        /// After.
+        new_balance: Points,
+        /// For what.
+        origin: Origin,
+    }
+    /// A member's coins changed.
+    CoinsChanged = "coins.changed" {
+        /// Whose.
+        member_id: MemberId,
+        /// By how much; negative where coins left.
+        amount: Coins,
+        /// Before.
+        previous_balance: Coins,
+        /// After.
+        new_balance: Coins,
+        /// From where, or for what.
+        origin: Origin,
+    }
+    /// Stamps came to a punchcard.
+    PunchcardStampsReceived = "punchcard.stamps_received" {
+        /// Whose.
+        member_id: MemberId,
+        /// In which campaign.
+        campaign_id: CampaignId,
+        /// On which punchcard.
+        punchcard_id: PunchcardId,
+        /// How many; more than 0.
+        stamps: Stamps,
+        /// Stamps a full row has.
+        row_length: u32,
+        /// Before.
+        previous: RowState,
+        /// After.
+        new: RowState,
+        /// From where.
+        origin: Origin,
+    }
+    /// Stamps had no place: the row was full and does not carry over, or the punchcard is done.
+    PunchcardStampsDiscarded = "punchcard.stamps_discarded" {
+        /// Whose.
+        member_id: MemberId,
+        /// In which campaign.
+        campaign_id: CampaignId,
+        /// On which punchcard.
+        punchcard_id: PunchcardId,
+        /// How many; more than 0.
+        stamps: Stamps,
+        /// From where.
+        origin: Origin,
+    }
+    /// A milestone in a row was reached.
+    PunchcardStepCompleted = "punchcard.step_completed" {
+        /// Whose.
+        member_id: MemberId,
+        /// In which campaign.
+        campaign_id: CampaignId,
+        /// On which punchcard.
+        punchcard_id: PunchcardId,
+        /// The milestone: stamps in the row at which it is reached.
+        step: u32,
+        /// How many rows reached it in this decision; more than 1 where one decision fills several rows.
+        times: u64,
+    }
+    /// Rows were filled.
+    PunchcardCompleted = "punchcard.completed" {
+        /// Whose.
+        member_id: MemberId,
+        /// In which campaign.
+        campaign_id: CampaignId,
+        /// Which punchcard.
+        punchcard_id: PunchcardId,
+        /// Rows filled in this decision.
+        rows: u64,
+        /// Rows filled in all.
+        rows_completed: u64,
+    }
+    /// A standing order was placed.
+    SubscriptionCreated = "subscription.created" {
+        /// All of it but the secrets.
+        subscription: Subscription,
+        /// The first signing secret, sealed.
+        #[serde(skip)]
+        secret: SealedSecret,
+    }
+    /// A standing order was changed.
+    SubscriptionUpdated = "subscription.updated" {
+        /// All of it but the secrets, as it is now.
+        subscription: Subscription,
+    }
+    /// A standing order was withdrawn.
+    SubscriptionDeleted = "subscription.deleted" {
+        /// Which.
+        subscription_id: SubscriptionId,
+    }
+    /// A subscription was paused, resumed or disabled. The backlog is kept in every state.
+    SubscriptionStateChanged = "subscription.state_changed" {
+        /// Which.
+        subscription_id: SubscriptionId,
+        /// What it is now.
+        state: SubscriptionState,
+        /// Why.
+        reason: String,
+    }
+    /// A new signing secret; the one before stays valid until `previous_until`.
+    SubscriptionSecretRotated = "subscription.secret_rotated" {
+        /// Which.
+        subscription_id: SubscriptionId,
+        /// The new one, sealed.
+        #[serde(skip)]
+        secret: SealedSecret,
+        /// Until when both sign.
+        previous_until: UnixMillis,
+    }
+    /// How far deliveries have come: the durable part of the dispatcher's state. Told to nobody.
+    DeliveryProgressed = "delivery.progressed" {
+        /// Whose.
+        subscription_id: SubscriptionId,
+        /// What changed.
+        #[serde(skip)]
+        progress: DeliveryProgress,
+    }
+    /// The last attempt failed; the delivery is kept, listed and can be redriven.
+    DeliveryDeadLettered = "delivery.dead_lettered" {
+        /// Whose.
+        subscription_id: SubscriptionId,
+        /// The event that was not delivered.
+        sequence: Sequence,
+        /// Its type.
+        event_type: String,
+        /// Attempts made.
+        attempts: u32,
+        /// Why, as `http_500`, `timeout`, `gone`, `refused`.
+        reason: String,
+    }
+    /// Dead letters were put back to be attempted again.
+    DeadLettersRedriven = "delivery.redriven" {
+        /// Whose.
+        subscription_id: SubscriptionId,
+        /// Which.
+        sequences: Vec<Sequence>,
+    }
+}
+
+impl EventType {
+    /// The kind of that name.
+    pub fn parse(name: &str) -> Option<EventType> {
+        EventType::ALL.iter().copied().find(|t| t.as_str() == name)
+    }
+
+    /// False for bookkeeping, which is neither delivered nor listed.
+    pub fn is_public(self) -> bool {
+        !matches!(self, EventType::DeliveryProgressed | EventType::ConsumptionCounted)
+    }
+
+    /// True for events about deliveries. One that dies is not told about in its turn, else two dead
+    /// receivers would keep each other busy for ever.
+    pub fn is_about_delivery(self) -> bool {
+        matches!(
+            self,
+            EventType::DeliveryProgressed
+                | EventType::DeliveryDeadLettered
+                | EventType::DeadLettersRedriven
+                | EventType::SubscriptionStateChanged
+        )
+    }
+}

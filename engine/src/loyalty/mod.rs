@@ -1,0 +1,14 @@
+//! The loyalty rules: what a fact means for a member.
+//!
+//! ```text
+//! command ──decide──▶ events ──apply──▶ member, tenant, house account
+//! ```
+//!
+//! `decide` may say no and changes nothing; `apply` may not say no and decides nothing.
+
+pub mod campaign;
+pub mod consumption;
+pub mod ledger;
+pub mod member;
+pub mod punchcard;
+pub mod tenant;

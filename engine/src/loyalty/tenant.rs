@@ -1,0 +1,215 @@
+//! The directory: advertisers, their keys, campaigns and subscriptions. Small, and always in memory.
+//!
+//! # Invariants
+//!
+//! - Both environments of an advertiser exist, or none.
+//! - Nothing here holds a secret in the clear: API secrets as hashes, the others sealed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::dispatch::{Subscription, SubscriptionState};
+use crate::event::{Event, Recorded};
+use crate::id::{AdvertiserId, CampaignId, CredentialId, Environment, Sequence, SubscriptionId, Tenant};
+use crate::loyalty::campaign::Campaign;
+use crate::time::UnixMillis;
+
+/// Most advertisers of one server: the directory is kept in memory.
+pub const ADVERTISERS_MAX: usize = 10_000;
+/// Most campaigns of one tenant.
+pub const CAMPAIGNS_MAX: usize = 1_000;
+/// Most keys of one tenant, revoked ones included.
+pub const CREDENTIALS_MAX: usize = 1_000;
+/// Most subscriptions of one tenant.
+pub const SUBSCRIPTIONS_MAX: usize = 2_000;
+
+/// Bytes that only the server can read: encrypted under its master key.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SealedSecret(pub Vec<u8>);
+
+impl std::fmt::Debug for SealedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealedSecret(…)")
+    }
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Report consumptions and facts.
+    Ingest,
+    /// Read members, balances, events, deliveries.
+    Read,
+    /// Change members, campaigns, subscriptions.
+    Manage,
+}
+
+/// An `apiKey` and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Credential {
+    /// The `apiKey`.
+    pub id: CredentialId,
+    /// SHA-256 of the `apiSecret`.
+    #[serde(skip)]
+    pub secret_hash: [u8; 32],
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// What it is for, for people.
+    pub description: String,
+    /// Since when.
+    pub created_at: UnixMillis,
+    /// Since when not any more.
+    pub revoked_at: Option<UnixMillis>,
+}
+
+/// A subscription with what changes apart from its definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubscriptionEntry {
+    /// The definition.
+    pub definition: Arc<Subscription>,
+    /// Whether it is served.
+    pub state: SubscriptionState,
+    /// Why it is in that state, for people.
+    pub state_reason: String,
+    /// Signing secrets, newest first, each with the instant up to which it signs.
+    pub secrets: Vec<(SealedSecret, Option<UnixMillis>)>,
+    /// Position of its creation: it is owed what comes after.
+    pub created_sequence: Sequence,
+    /// Created.
+    pub created_at: UnixMillis,
+}
+
+/// One tenant's configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TenantConfig {
+    /// Keys.
+    pub credentials: BTreeMap<CredentialId, Credential>,
+    /// Campaigns.
+    pub campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
+    /// Standing orders.
+    pub subscriptions: BTreeMap<SubscriptionId, SubscriptionEntry>,
+}
+
+/// An advertiser.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advertiser {
+    /// Its name, for people.
+    pub name: String,
+    /// Since when.
+    pub created_at: UnixMillis,
+}
+
+/// Everything that is configured. Cloning is cheap: tenants are shared until one changes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Directory {
+    /// Advertisers.
+    pub advertisers: BTreeMap<AdvertiserId, Advertiser>,
+    /// Their environments.
+    pub tenants: BTreeMap<Tenant, Arc<TenantConfig>>,
+}
+
+impl Directory {
+    /// The configuration of a tenant.
+    pub fn tenant(&self, tenant: Tenant) -> Option<&Arc<TenantConfig>> {
+        self.tenants.get(&tenant)
+    }
+
+    /// A subscription, wherever it is.
+    pub fn subscription(&self, id: SubscriptionId) -> Option<(Tenant, &SubscriptionEntry)> {
+        self.tenants.iter().find_map(|(tenant, config)| Some((*tenant, config.subscriptions.get(&id)?)))
+    }
+
+    /// Folds an event in; returns whether it changed anything.
+    ///
+    /// # Panics
+    ///
+    /// If the event names what does not exist: `decide` checked it.
+    pub fn apply(&mut self, recorded: &Recorded) -> bool {
+        if let Event::AdvertiserCreated(event) = &recorded.event {
+            let advertiser = Advertiser { name: event.name.clone(), created_at: recorded.time };
+            self.advertisers.insert(event.advertiser_id, advertiser);
+            for environment in Environment::ALL {
+                let tenant = Tenant { advertiser: event.advertiser_id, environment };
+                self.tenants.insert(tenant, Arc::default());
+            }
+            return true;
+        }
+        if !concerns_directory(&recorded.event) {
+            return false;
+        }
+        let config = self.tenants.get_mut(&recorded.tenant).expect("decide checked that the tenant exists");
+        Arc::make_mut(config).apply(recorded);
+        true
+    }
+}
+
+fn concerns_directory(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::CredentialIssued(_)
+            | Event::CredentialRevoked(_)
+            | Event::CampaignCreated(_)
+            | Event::CampaignUpdated(_)
+            | Event::SubscriptionCreated(_)
+            | Event::SubscriptionUpdated(_)
+            | Event::SubscriptionDeleted(_)
+            | Event::SubscriptionStateChanged(_)
+            | Event::SubscriptionSecretRotated(_)
+    )
+}
+
+impl TenantConfig {
+    fn apply(&mut self, recorded: &Recorded) {
+        match &recorded.event {
+            Event::CredentialIssued(e) => {
+                self.credentials.insert(e.credential.id.clone(), e.credential.clone());
+            }
+            Event::CredentialRevoked(e) => {
+                let credential = self.credentials.get_mut(&e.credential_id);
+                credential.expect("decide checked it").revoked_at = Some(recorded.time);
+            }
+            Event::CampaignCreated(e) => {
+                self.campaigns.insert(e.campaign.id.clone(), Arc::new(e.campaign.clone()));
+            }
+            Event::CampaignUpdated(e) => {
+                self.campaigns.insert(e.campaign.id.clone(), Arc::new(e.campaign.clone()));
+            }
+            Event::SubscriptionCreated(e) => {
+                let entry = SubscriptionEntry {
+                    definition: Arc::new(e.subscription.clone()),
+                    state: SubscriptionState::Active,
+                    state_reason: String::new(),
+                    secrets: vec![(e.secret.clone(), None)],
+                    created_sequence: recorded.sequence,
+                    created_at: recorded.time,
+                };
+                self.subscriptions.insert(e.subscription.id, entry);
+            }
+            Event::SubscriptionUpdated(e) => {
+                self.subscription_mut(e.subscription.id).definition = Arc::new(e.subscription.clone());
+            }
+            Event::SubscriptionDeleted(e) => {
+                self.subscriptions.remove(&e.subscription_id);
+            }
+            Event::SubscriptionStateChanged(e) => {
+                let entry = self.subscription_mut(e.subscription_id);
+                entry.state = e.state;
+                entry.state_reason.clone_from(&e.reason);
+            }
+            Event::SubscriptionSecretRotated(e) => {
+                let entry = self.subscription_mut(e.subscription_id);
+                entry.secrets.truncate(1);
+                entry.secrets[0].1 = Some(e.previous_until);
+                entry.secrets.insert(0, (e.secret.clone(), None));
+            }
+            _ => {}
+        }
+    }
+
+    fn subscription_mut(&mut self, id: SubscriptionId) -> &mut SubscriptionEntry {
+        self.subscriptions.get_mut(&id).expect("decide checked that the subscription exists")
+    }
+}
