@@ -346,7 +346,7 @@ mod tests {
             https://[::ffff:7f00:1]/                  => embedded IPv4
             https://[64:ff9b::7f00:1]/                => NAT64
             https://[fe80::1]/                        => link-local
-            https://[fe80::1%25eth0]/                 => malformed
+            https://[fe80::1%25eth0]/                 => invalid host
             https://[::1                              => malformed
             https://127.1/                            => invalid host
             https://127.0.1/                          => invalid host

@@ -26,9 +26,9 @@ pub mod address;
 pub mod endpoint;
 pub mod resolver;
 
-// pub mod outcome;
+pub mod outcome;
 pub mod retry_after;
 
-// pub mod courier;
-// pub mod scripted;
-// pub mod transport;
+pub mod courier;
+pub mod scripted;
+pub mod transport;
