@@ -23,6 +23,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut api = descriptors.clone();
     api.file.retain(|f| !f.package().starts_with("punchline.journal"));
     std::fs::write(Path::new(&out).join("api.bin"), api.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".punchline.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .compile_fds(descriptors)?;
     Ok(())
 }
