@@ -50,8 +50,8 @@ pub enum CommandKey {
 }
 
 /// An event with its place in the journal.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Recorded {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recorded<'a> {
     /// Its own position.
     pub sequence: Sequence,
     /// The position of the event that caused it; its own where it is the cause.
@@ -63,21 +63,24 @@ pub struct Recorded {
     /// The member it is about.
     pub member: Option<MemberId>,
     /// What happened.
-    pub event: Event,
+    pub event: &'a Event,
 }
 
 impl Record {
-    /// The events with their places, where the first has `first`.
-    pub fn into_recorded(self, first: Sequence) -> impl Iterator<Item = Recorded> {
-        let Record { tenant, time, member, events, .. } = self;
-        events.into_iter().zip(first.0..).map(move |(event, sequence)| Recorded {
-            sequence: Sequence(sequence),
-            cause: first,
-            time,
-            tenant,
-            member,
-            event,
-        })
+    /// The event at index `i`, where the first has the position `first`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such event.
+    pub fn recorded(&self, first: Sequence, i: usize) -> Recorded<'_> {
+        let sequence = Sequence(first.0 + i as u64);
+        let Record { tenant, time, member, .. } = *self;
+        Recorded { sequence, cause: first, time, tenant, member, event: &self.events[i] }
+    }
+
+    /// All events with their places.
+    pub fn all_recorded(&self, first: Sequence) -> impl Iterator<Item = Recorded<'_>> {
+        (0..self.events.len()).map(move |i| self.recorded(first, i))
     }
 }
 

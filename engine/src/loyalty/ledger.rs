@@ -60,8 +60,8 @@ pub struct Entry {
 
 impl Entry {
     /// The entry that an event is; `None` for events that move nothing.
-    pub fn of(recorded: &Recorded) -> Option<Entry> {
-        let (member_id, currency, amount, balance, origin) = match &recorded.event {
+    pub fn of(recorded: &Recorded<'_>) -> Option<Entry> {
+        let (member_id, currency, amount, balance, origin) = match recorded.event {
             Event::PointsCredited(e) => {
                 (e.member_id, Currency::Points(e.campaign_id.clone()), e.amount.0, e.new_balance.0, &e.origin)
             }
@@ -108,11 +108,11 @@ pub struct HouseAccount {
 
 impl House {
     /// Folds an event of this tenant in. One that was folded in before changes nothing.
-    pub fn apply(&mut self, recorded: &Recorded) {
+    pub fn apply(&mut self, recorded: &Recorded<'_>) {
         if recorded.sequence <= self.as_of {
             return;
         }
-        let (currency, amount, difference) = match &recorded.event {
+        let (currency, amount, difference) = match recorded.event {
             Event::MemberCreated(_) => {
                 self.members += 1;
                 self.as_of = recorded.sequence;

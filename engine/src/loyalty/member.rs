@@ -264,8 +264,8 @@ impl Card {
 
 impl Member {
     /// The member that `member.created` brings into being; `None` for any other event.
-    pub fn created_by(recorded: &Recorded) -> Option<Member> {
-        let Event::MemberCreated(event) = &recorded.event else { return None };
+    pub fn created_by(recorded: &Recorded<'_>) -> Option<Member> {
+        let Event::MemberCreated(event) = recorded.event else { return None };
         Some(Member {
             id: event.member_id,
             tenant: recorded.tenant,
@@ -297,13 +297,13 @@ impl Member {
     /// # Panics
     ///
     /// If a balance does not continue the one before: a bug of ours, or a journal that is not ours.
-    pub fn apply(&mut self, recorded: &Recorded) {
+    pub fn apply(&mut self, recorded: &Recorded<'_>) {
         if recorded.sequence <= self.as_of {
             return;
         }
         self.as_of = recorded.sequence;
         self.updated_at = recorded.time;
-        match &recorded.event {
+        match recorded.event {
             Event::MemberUpdated(e) => {
                 self.identifiers.clone_from(&e.identifiers);
                 self.profile.clone_from(&e.profile);

@@ -127,8 +127,8 @@ impl Directory {
     /// # Panics
     ///
     /// If the event names what does not exist: `decide` checked it.
-    pub fn apply(&mut self, recorded: &Recorded) -> bool {
-        if let Event::AdvertiserCreated(event) = &recorded.event {
+    pub fn apply(&mut self, recorded: &Recorded<'_>) -> bool {
+        if let Event::AdvertiserCreated(event) = recorded.event {
             let advertiser = Advertiser { name: event.name.clone(), created_at: recorded.time };
             self.advertisers.insert(event.advertiser_id, advertiser);
             for environment in Environment::ALL {
@@ -137,7 +137,7 @@ impl Directory {
             }
             return true;
         }
-        if !concerns_directory(&recorded.event) {
+        if !concerns_directory(recorded.event) {
             return false;
         }
         let config = self.tenants.get_mut(&recorded.tenant).expect("decide checked that the tenant exists");
@@ -162,8 +162,8 @@ fn concerns_directory(event: &Event) -> bool {
 }
 
 impl TenantConfig {
-    fn apply(&mut self, recorded: &Recorded) {
-        match &recorded.event {
+    fn apply(&mut self, recorded: &Recorded<'_>) {
+        match recorded.event {
             Event::CredentialIssued(e) => {
                 self.credentials.insert(e.credential.id.clone(), e.credential.clone());
             }
