@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The binary's parts: what an operator sees of Punchline.
+
+pub mod campaign_file;
+pub mod config;
