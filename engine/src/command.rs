@@ -116,6 +116,8 @@ pub enum Action {
         subscription: Subscription,
         /// The first signing secret.
         secret: SealedSecret,
+        /// Deliver what comes after this position; what comes from now on where absent.
+        owed_after: Option<Sequence>,
     },
     /// Replace a standing order; its version is ignored.
     UpdateSubscription {

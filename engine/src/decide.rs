@@ -143,14 +143,14 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             let campaign = Campaign { version: current.version + 1, ..campaign.clone() };
             vec![CampaignUpdated { campaign }.into()]
         }
-        Action::CreateSubscription { subscription, secret } => {
+        Action::CreateSubscription { subscription, secret, owed_after } => {
             limit("subscriptions", config.subscriptions.len(), SUBSCRIPTIONS_MAX)?;
             if set.directory.subscription(subscription.id).is_some() {
                 return Err(Rejection::SubscriptionExists(subscription.id));
             }
             subscription.validate()?;
             let subscription = Subscription { version: 1, ..subscription.clone() };
-            vec![SubscriptionCreated { subscription, secret: secret.clone() }.into()]
+            vec![SubscriptionCreated { subscription, secret: secret.clone(), owed_after: *owed_after }.into()]
         }
         Action::UpdateSubscription { subscription, etag } => {
             let current = &entry(config, subscription.id)?.definition;

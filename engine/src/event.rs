@@ -419,6 +419,9 @@ events! {
         /// The first signing secret, sealed.
         #[serde(skip)]
         secret: SealedSecret,
+        /// Owed what comes after this position; after the event itself where absent.
+        #[serde(skip)]
+        owed_after: Option<Sequence>,
     }
     /// A standing order was changed.
     SubscriptionUpdated = "subscription.updated" {

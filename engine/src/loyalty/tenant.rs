@@ -76,8 +76,8 @@ pub struct SubscriptionEntry {
     pub state_reason: String,
     /// Signing secrets, newest first, each with the instant up to which it signs.
     pub secrets: Vec<(SealedSecret, Option<UnixMillis>)>,
-    /// Position of its creation: it is owed what comes after.
-    pub created_sequence: Sequence,
+    /// It is owed what comes after this position.
+    pub owed_after: Sequence,
     /// Created.
     pub created_at: UnixMillis,
 }
@@ -146,10 +146,12 @@ impl Directory {
     }
 }
 
-fn concerns_directory(event: &Event) -> bool {
+/// Whether an event changes the directory.
+pub fn concerns_directory(event: &Event) -> bool {
     matches!(
         event,
-        Event::CredentialIssued(_)
+        Event::AdvertiserCreated(_)
+            | Event::CredentialIssued(_)
             | Event::CredentialRevoked(_)
             | Event::CampaignCreated(_)
             | Event::CampaignUpdated(_)
@@ -183,7 +185,7 @@ impl TenantConfig {
                     state: SubscriptionState::Active,
                     state_reason: String::new(),
                     secrets: vec![(e.secret.clone(), None)],
-                    created_sequence: recorded.sequence,
+                    owed_after: e.owed_after.unwrap_or(recorded.sequence),
                     created_at: recorded.time,
                 };
                 self.subscriptions.insert(e.subscription.id, entry);
