@@ -17,6 +17,7 @@
 //! - No randomness: secrets and ids are made by the runtime.
 //! - No store: what an attempt found out is returned, and written down by others.
 
+pub mod dialect;
 pub mod signature;
 
 pub mod auth;

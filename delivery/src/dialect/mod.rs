@@ -1,0 +1,3 @@
+//! Dialects: from an event to the bytes that one kind of subscriber reads.
+
+pub mod standard;
