@@ -1,0 +1,165 @@
+//! Records and rows as bytes: `proto/punchline/journal/v1` on one side, the engine's types on the other.
+//!
+//! ```text
+//! engine::event::Record ──encode──▶ bytes ──decode──▶ the same Record
+//! ```
+//!
+//! # Invariants
+//!
+//! - What was encoded decodes to what it was, also where a sum does not hold: a value is left out only
+//!   where the rest of the record gives it back exactly.
+//! - Equal values have equal bytes.
+//! - Decoding takes any bytes and never panics; what it accepts is valid by the engine's types.
+//! - Bytes of released versions decode for ever (`storage/tests/golden`).
+//!
+//! # What is absent on purpose
+//!
+//! - Checksums, lengths, versions: a [`block`](crate::block) has them.
+
+use std::fmt::Display;
+
+use prost::Message;
+use punchline_engine::dispatch::{DeliveryRow, DeliveryState};
+use punchline_engine::event::Record;
+use punchline_engine::loyalty::ledger::House;
+use punchline_engine::loyalty::member::Member;
+use punchline_proto::journal as wire;
+
+mod config;
+mod record;
+mod rows;
+mod word;
+
+/// Bytes that are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// Not a protobuf message of this kind at all.
+    #[error("bytes are no {message}")]
+    Malformed {
+        /// Which message it should have been.
+        message: &'static str,
+        /// What protobuf says.
+        source: prost::DecodeError,
+    },
+    /// A field that is always written is not there.
+    #[error("{field} is missing")]
+    Missing {
+        /// Its path, as `events[2].campaign_id`.
+        field: String,
+    },
+    /// A field has a value that it cannot have.
+    #[error("{field} is not valid: {why}")]
+    Invalid {
+        /// Its path, as `events[2].campaign_id`.
+        field: String,
+        /// The rule it breaks.
+        why: String,
+    },
+}
+
+impl CodecError {
+    fn missing(field: &str) -> CodecError {
+        CodecError::Missing { field: field.into() }
+    }
+
+    fn invalid(field: &str, why: impl Display) -> CodecError {
+        CodecError::Invalid { field: field.into(), why: why.to_string() }
+    }
+
+    /// The same error, seen from one message further out.
+    fn within(mut self, outer: impl Display) -> CodecError {
+        match &mut self {
+            CodecError::Malformed { .. } => {}
+            CodecError::Missing { field } | CodecError::Invalid { field, .. } => *field = format!("{outer}.{field}"),
+        }
+        self
+    }
+}
+
+fn parse<M: Message + Default>(message: &'static str, bytes: &[u8]) -> Result<M, CodecError> {
+    M::decode(bytes).map_err(|source| CodecError::Malformed { message, source })
+}
+
+/// The bytes of a record.
+///
+/// # Panics
+///
+/// If it has no events: such a record is never decided, and would not be read again.
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    record::to_wire(record).encode_to_vec()
+}
+
+/// Appends the bytes of a record to `out`, which keeps what it has.
+///
+/// # Panics
+///
+/// As [`encode_record`].
+pub fn encode_record_into(record: &Record, out: &mut Vec<u8>) {
+    record::to_wire(record).encode(out).expect("a Vec has room for as much as memory holds");
+}
+
+/// The record that these bytes are.
+///
+/// # Errors
+///
+/// The first field that is missing or not valid.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
+    record::from_wire(parse("Record", bytes)?)
+}
+
+/// The row of a member.
+pub fn encode_member(member: &Member) -> Vec<u8> {
+    rows::member_to_wire(member).encode_to_vec()
+}
+
+/// The member that this row is.
+///
+/// # Errors
+///
+/// The first field that is missing or not valid.
+pub fn decode_member(bytes: &[u8]) -> Result<Member, CodecError> {
+    rows::member_from_wire(parse("MemberRow", bytes)?)
+}
+
+/// The row of a tenant's house.
+pub fn encode_house(house: &House) -> Vec<u8> {
+    rows::house_to_wire(house).encode_to_vec()
+}
+
+/// The house that this row is.
+///
+/// # Errors
+///
+/// The first field that is missing or not valid.
+pub fn decode_house(bytes: &[u8]) -> Result<House, CodecError> {
+    rows::house_from_wire(parse("HouseRow", bytes)?)
+}
+
+/// The row of a subscription's delivery state.
+pub fn encode_delivery_state(state: &DeliveryState) -> Vec<u8> {
+    rows::delivery_state_to_wire(state).encode_to_vec()
+}
+
+/// The delivery state that this row is.
+///
+/// # Errors
+///
+/// [`CodecError::Malformed`]: every value of its fields is valid.
+pub fn decode_delivery_state(bytes: &[u8]) -> Result<DeliveryState, CodecError> {
+    let row: wire::DeliveryStateRow = parse("DeliveryStateRow", bytes)?;
+    Ok(rows::delivery_state_from_wire(row))
+}
+
+/// The row of a delivery that departed.
+pub fn encode_delivery_row(row: &DeliveryRow) -> Vec<u8> {
+    rows::delivery_row_to_wire(row).encode_to_vec()
+}
+
+/// The delivery that this row is.
+///
+/// # Errors
+///
+/// The first field that is missing or not valid.
+pub fn decode_delivery_row(bytes: &[u8]) -> Result<DeliveryRow, CodecError> {
+    rows::delivery_row_from_wire(parse("DeliveryRow", bytes)?)
+}

@@ -1,0 +1,518 @@
+//! A record and its events.
+//!
+//! What the record says once ([`Around`]) is left out of its events where it is equal, and put back.
+
+use punchline_engine::dispatch::{DeliveryProgress, SubscriptionState};
+use punchline_engine::event::*;
+use punchline_engine::id::{AdvertiserId, MemberId, Sequence, Tenant};
+use punchline_engine::loyalty::consumption::Line;
+use punchline_engine::loyalty::tenant::SealedSecret;
+use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
+use punchline_engine::time::UnixMillis;
+use punchline_proto::journal as wire;
+use wire::event::Kind as W;
+
+use super::CodecError;
+use super::config::*;
+use super::rows::{cap_use_from_wire, cap_use_to_wire, delivery_row_from_wire, delivery_row_to_wire};
+use super::word::{Kind, each, id, member_id, required, subscription_id, tenant, uuid_bytes};
+
+/// What an event need not repeat.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    member: Option<MemberId>,
+    consumption_id: Option<&'a str>,
+    /// The lines of the first event, where it is `consumption.recorded`.
+    lines: &'a [Line],
+}
+
+impl<'a> Around<'a> {
+    fn new(member: Option<MemberId>, key: Option<&'a CommandKey>, events: &'a [Event]) -> Around<'a> {
+        let consumption_id = match key {
+            Some(CommandKey::Consumption(id)) => Some(id.as_str()),
+            Some(CommandKey::Request(_)) | None => None,
+        };
+        let lines = match events.first() {
+            Some(Event::ConsumptionRecorded(recorded)) => recorded.lines.as_slice(),
+            _ => &[],
+        };
+        Around { member, consumption_id, lines }
+    }
+
+    fn line_sku(&self, line: u32) -> Option<&'a str> {
+        self.lines.get(line as usize).map(|l| l.sku.as_str())
+    }
+
+    fn omit_member(&self, member: MemberId) -> Option<Vec<u8>> {
+        if self.member == Some(member) { None } else { Some(uuid_bytes(&member.0)) }
+    }
+
+    fn omit_consumption(&self, id: &str) -> Option<String> {
+        if self.consumption_id == Some(id) { None } else { Some(id.into()) }
+    }
+
+    fn omit_sku(&self, line: u32, sku: &str) -> Option<String> {
+        if self.line_sku(line) == Some(sku) { None } else { Some(sku.into()) }
+    }
+
+    fn origin_to_wire(&self, origin: &Origin) -> Option<wire::Origin> {
+        let kind = match origin {
+            Origin::Consumption { consumption_id, line, sku, rule_id } => {
+                wire::origin::Kind::Consumption(wire::ConsumptionOrigin {
+                    consumption_id: self.omit_consumption(consumption_id),
+                    line: *line,
+                    sku: self.omit_sku(*line, sku),
+                    rule_id: rule_id.as_str().into(),
+                })
+            }
+            Origin::Adjustment { reason } => {
+                wire::origin::Kind::Adjustment(wire::AdjustmentOrigin { reason: reason.clone() })
+            }
+        };
+        Some(wire::Origin { kind: Some(kind) })
+    }
+
+    fn member(&self, given: Option<Vec<u8>>) -> Result<MemberId, CodecError> {
+        match (given, self.member) {
+            (Some(bytes), _) => member_id("member_id", &bytes),
+            (None, Some(member)) => Ok(member),
+            (None, None) => Err(CodecError::missing("member_id")),
+        }
+    }
+
+    fn consumption(&self, given: Option<String>) -> Result<String, CodecError> {
+        let known = || self.consumption_id.map(String::from);
+        given.or_else(known).ok_or_else(|| CodecError::missing("consumption_id"))
+    }
+
+    fn sku(&self, line: u32, given: Option<String>) -> Result<String, CodecError> {
+        let known = || self.line_sku(line).map(String::from);
+        given.or_else(known).ok_or_else(|| CodecError::missing("sku"))
+    }
+
+    fn origin(&self, origin: Option<wire::Origin>) -> Result<Origin, CodecError> {
+        match required("origin", origin.and_then(|o| o.kind))? {
+            wire::origin::Kind::Consumption(o) => {
+                let within = |e: CodecError| e.within("origin.consumption");
+                Ok(Origin::Consumption {
+                    consumption_id: self.consumption(o.consumption_id).map_err(within)?,
+                    line: o.line,
+                    sku: self.sku(o.line, o.sku).map_err(within)?,
+                    rule_id: id("rule_id", &o.rule_id).map_err(within)?,
+                })
+            }
+            wire::origin::Kind::Adjustment(o) => Ok(Origin::Adjustment { reason: o.reason }),
+        }
+    }
+}
+
+/// The balance before, where it is not the `derived` one.
+fn omit_previous(previous: i64, derived: Option<i64>) -> Option<i64> {
+    if derived == Some(previous) { None } else { Some(previous) }
+}
+
+fn previous(given: Option<i64>, derived: Option<i64>) -> Result<i64, CodecError> {
+    let overflow = || CodecError::invalid("previous_balance", "overflows");
+    given.or(derived).ok_or_else(overflow)
+}
+
+pub(super) fn to_wire(record: &Record) -> wire::Record {
+    let Record { tenant, time, member, key, events } = record;
+    assert!(!events.is_empty(), "a record has at least one event");
+    let around = Around::new(*member, key.as_ref(), events);
+    wire::Record {
+        advertiser_id: tenant.advertiser.0,
+        environment: tenant.environment.wire_number(),
+        time_ms: time.0,
+        member_id: member.map(|MemberId(id)| uuid_bytes(&id)),
+        key: key.as_ref().map(|key| match key {
+            CommandKey::Consumption(id) => wire::record::Key::ConsumptionId(id.clone()),
+            CommandKey::Request(id) => wire::record::Key::RequestId(id.clone()),
+        }),
+        events: events.iter().map(|e| wire::Event { kind: Some(event_to_wire(&around, e)) }).collect(),
+    }
+}
+
+pub(super) fn from_wire(record: wire::Record) -> Result<Record, CodecError> {
+    let tenant: Tenant = tenant(record.advertiser_id, record.environment)?;
+    let member = record.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?;
+    let key = record.key.map(|key| match key {
+        wire::record::Key::ConsumptionId(id) => CommandKey::Consumption(id),
+        wire::record::Key::RequestId(id) => CommandKey::Request(id),
+    });
+    if record.events.is_empty() {
+        return Err(CodecError::missing("events"));
+    }
+    let mut events: Vec<Event> = Vec::with_capacity(record.events.len());
+    for (i, event) in record.events.into_iter().enumerate() {
+        let around = Around::new(member, key.as_ref(), &events);
+        let decoded = required("kind", event.kind).and_then(|kind| event_from_wire(&around, kind));
+        events.push(decoded.map_err(|e| e.within(format_args!("events[{i}]")))?);
+    }
+    Ok(Record { tenant, time: UnixMillis(record.time_ms), member, key, events })
+}
+
+fn line_to_wire(line: &Line) -> wire::Line {
+    wire::Line {
+        sku: line.sku.clone(),
+        product_name: line.product_name.clone(),
+        quantity: line.quantity.units() as u32,
+    }
+}
+
+fn line_from_wire(line: wire::Line) -> Result<Line, CodecError> {
+    let quantity = Quantity::new(u64::from(line.quantity));
+    let invalid = || CodecError::invalid("quantity", format_args!("{} is not from 1 to 10000", line.quantity));
+    Ok(Line { quantity: quantity.ok_or_else(invalid)?, sku: line.sku, product_name: line.product_name })
+}
+
+fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
+    match event {
+        Event::ConsumptionRecorded(e) => W::ConsumptionRecorded(wire::ConsumptionRecorded {
+            consumption_id: around.omit_consumption(&e.consumption_id),
+            member_id: around.omit_member(e.member_id),
+            consumed_at_ms: e.consumed_at.0,
+            lines: e.lines.iter().map(line_to_wire).collect(),
+            identifiers_digest: e.identifiers_digest,
+        }),
+        Event::ConsumptionFirst(e) => W::ConsumptionFirst(wire::ConsumptionFirst {
+            consumption_id: around.omit_consumption(&e.consumption_id),
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+        }),
+        Event::ConsumptionMatched(e) => W::ConsumptionMatched(wire::ConsumptionMatched {
+            consumption_id: around.omit_consumption(&e.consumption_id),
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+            rule_id: e.rule_id.as_str().into(),
+            line: e.line,
+            sku: around.omit_sku(e.line, &e.sku),
+            units: e.units,
+        }),
+        Event::ConsumptionCounted(e) => W::ConsumptionCounted(wire::ConsumptionCounted {
+            campaign_id: e.campaign_id.as_str().into(),
+            cap_uses: e.cap_uses.iter().map(cap_use_to_wire).collect(),
+        }),
+        Event::ConsumptionRejected(e) => W::ConsumptionRejected(wire::ConsumptionRejected {
+            consumption_id: around.omit_consumption(&e.consumption_id),
+            member_id: around.omit_member(e.member_id),
+            reason: e.reason.wire_number(),
+            line: e.line,
+            sku: around.omit_sku(e.line, &e.sku),
+            units: e.units,
+            campaign_id: e.campaign_id.as_ref().map(|id| id.as_str().into()),
+            rule_id: e.rule_id.as_ref().map(|id| id.as_str().into()),
+        }),
+        Event::PointsCredited(e) => W::PointsCredited(wire::PointsCredited {
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+            amount: e.amount.0,
+            new_balance: e.new_balance.0,
+            previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_sub(e.amount.0)),
+            origin: around.origin_to_wire(&e.origin),
+        }),
+        Event::PointsDebited(e) => W::PointsDebited(wire::PointsDebited {
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+            amount: e.amount.0,
+            new_balance: e.new_balance.0,
+            previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_add(e.amount.0)),
+            origin: around.origin_to_wire(&e.origin),
+        }),
+        Event::CoinsChanged(e) => W::CoinsChanged(wire::CoinsChanged {
+            member_id: around.omit_member(e.member_id),
+            amount: e.amount.0,
+            new_balance: e.new_balance.0,
+            previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_sub(e.amount.0)),
+            origin: around.origin_to_wire(&e.origin),
+        }),
+        Event::PunchcardStampsReceived(e) => W::PunchcardStampsReceived(wire::PunchcardStampsReceived {
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+            punchcard_id: e.punchcard_id.as_str().into(),
+            stamps: e.stamps.0,
+            row_length: e.row_length,
+            previous_stamps: e.previous.stamps.0,
+            previous_rows_completed: e.previous.rows_completed,
+            new_stamps: e.new.stamps.0,
+            new_rows_completed: e.new.rows_completed,
+            origin: around.origin_to_wire(&e.origin),
+        }),
+        Event::PunchcardStampsDiscarded(e) => W::PunchcardStampsDiscarded(wire::PunchcardStampsDiscarded {
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+            punchcard_id: e.punchcard_id.as_str().into(),
+            stamps: e.stamps.0,
+            origin: around.origin_to_wire(&e.origin),
+        }),
+        Event::PunchcardStepCompleted(e) => W::PunchcardStepCompleted(wire::PunchcardStepCompleted {
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+            punchcard_id: e.punchcard_id.as_str().into(),
+            step: e.step,
+            times: e.times,
+        }),
+        Event::PunchcardCompleted(e) => W::PunchcardCompleted(wire::PunchcardCompleted {
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+            punchcard_id: e.punchcard_id.as_str().into(),
+            rows: e.rows,
+            rows_completed: e.rows_completed,
+        }),
+        Event::MemberCreated(e) => W::MemberCreated(wire::MemberCreated {
+            member_id: around.omit_member(e.member_id),
+            identifiers: identifiers_to_wire(&e.identifiers),
+            profile: Some(profile_to_wire(&e.profile)),
+            registration_source: e.registration_source.clone(),
+        }),
+        Event::MemberUpdated(e) => W::MemberUpdated(wire::MemberUpdated {
+            member_id: around.omit_member(e.member_id),
+            identifiers: identifiers_to_wire(&e.identifiers),
+            profile: Some(profile_to_wire(&e.profile)),
+            changed: e.changed.clone(),
+        }),
+        Event::MemberBlocked(e) => W::MemberBlocked(wire::MemberBlocked {
+            member_id: around.omit_member(e.member_id),
+            reason: e.reason.clone(),
+        }),
+        Event::MemberUnblocked(e) => {
+            W::MemberUnblocked(wire::MemberUnblocked { member_id: around.omit_member(e.member_id) })
+        }
+        Event::MemberJoinedCampaign(e) => W::MemberJoinedCampaign(wire::MemberJoinedCampaign {
+            member_id: around.omit_member(e.member_id),
+            campaign_id: e.campaign_id.as_str().into(),
+        }),
+        Event::AdvertiserCreated(e) => {
+            W::AdvertiserCreated(wire::AdvertiserCreated { advertiser_id: e.advertiser_id.0, name: e.name.clone() })
+        }
+        Event::CredentialIssued(e) => {
+            W::CredentialIssued(wire::CredentialIssued { credential: Some(credential_to_wire(&e.credential)) })
+        }
+        Event::CredentialRevoked(e) => {
+            W::CredentialRevoked(wire::CredentialRevoked { credential_id: e.credential_id.as_str().into() })
+        }
+        Event::CampaignCreated(e) => {
+            W::CampaignCreated(wire::CampaignCreated { campaign: Some(campaign_to_wire(&e.campaign)) })
+        }
+        Event::CampaignUpdated(e) => {
+            W::CampaignUpdated(wire::CampaignUpdated { campaign: Some(campaign_to_wire(&e.campaign)) })
+        }
+        Event::SubscriptionCreated(e) => W::SubscriptionCreated(wire::SubscriptionCreated {
+            subscription: Some(subscription_to_wire(&e.subscription)),
+            sealed_secret: e.secret.0.clone(),
+            owed_after: e.owed_after.map(|s| s.0),
+        }),
+        Event::SubscriptionUpdated(e) => W::SubscriptionUpdated(wire::SubscriptionUpdated {
+            subscription: Some(subscription_to_wire(&e.subscription)),
+        }),
+        Event::SubscriptionDeleted(e) => {
+            W::SubscriptionDeleted(wire::SubscriptionDeleted { subscription_id: uuid_bytes(&e.subscription_id.0) })
+        }
+        Event::SubscriptionStateChanged(e) => W::SubscriptionStateChanged(wire::SubscriptionStateChanged {
+            subscription_id: uuid_bytes(&e.subscription_id.0),
+            state: e.state.wire_number(),
+            reason: e.reason.clone(),
+        }),
+        Event::SubscriptionSecretRotated(e) => W::SubscriptionSecretRotated(wire::SubscriptionSecretRotated {
+            subscription_id: uuid_bytes(&e.subscription_id.0),
+            sealed_secret: e.secret.0.clone(),
+            previous_until_ms: e.previous_until.0,
+        }),
+        Event::DeliveryProgressed(e) => W::DeliveryProgressed(wire::DeliveryProgressed {
+            subscription_id: uuid_bytes(&e.subscription_id.0),
+            progress: Some(wire::DeliveryProgress {
+                cursor: e.progress.cursor.0,
+                rows: e.progress.rows.iter().map(delivery_row_to_wire).collect(),
+            }),
+        }),
+        Event::DeliveryDeadLettered(e) => W::DeliveryDeadLettered(wire::DeliveryDeadLettered {
+            subscription_id: uuid_bytes(&e.subscription_id.0),
+            sequence: e.sequence.0,
+            event_type: e.event_type.clone(),
+            attempts: e.attempts,
+            reason: e.reason.clone(),
+        }),
+        Event::DeadLettersRedriven(e) => W::DeadLettersRedriven(wire::DeadLettersRedriven {
+            subscription_id: uuid_bytes(&e.subscription_id.0),
+            sequences: e.sequences.iter().map(|s| s.0).collect(),
+        }),
+    }
+}
+
+fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
+    Ok(match kind {
+        W::ConsumptionRecorded(e) => Event::ConsumptionRecorded(ConsumptionRecorded {
+            consumption_id: around.consumption(e.consumption_id)?,
+            member_id: around.member(e.member_id)?,
+            consumed_at: UnixMillis(e.consumed_at_ms),
+            lines: each("lines", e.lines, line_from_wire)?,
+            identifiers_digest: e.identifiers_digest,
+        }),
+        W::ConsumptionFirst(e) => Event::ConsumptionFirst(ConsumptionFirst {
+            consumption_id: around.consumption(e.consumption_id)?,
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+        }),
+        W::ConsumptionMatched(e) => Event::ConsumptionMatched(ConsumptionMatched {
+            consumption_id: around.consumption(e.consumption_id)?,
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            rule_id: id("rule_id", &e.rule_id)?,
+            line: e.line,
+            sku: around.sku(e.line, e.sku)?,
+            units: e.units,
+        }),
+        W::ConsumptionCounted(e) => Event::ConsumptionCounted(ConsumptionCounted {
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            cap_uses: each("cap_uses", e.cap_uses, cap_use_from_wire)?,
+        }),
+        W::ConsumptionRejected(e) => Event::ConsumptionRejected(ConsumptionRejected {
+            consumption_id: around.consumption(e.consumption_id)?,
+            member_id: around.member(e.member_id)?,
+            reason: Unrewarded::of("reason", e.reason)?,
+            line: e.line,
+            sku: around.sku(e.line, e.sku)?,
+            units: e.units,
+            campaign_id: e.campaign_id.map(|c| id("campaign_id", &c)).transpose()?,
+            rule_id: e.rule_id.map(|r| id("rule_id", &r)).transpose()?,
+        }),
+        W::PointsCredited(e) => Event::PointsCredited(PointsCredited {
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            amount: Points(e.amount),
+            previous_balance: Points(previous(e.previous_balance, e.new_balance.checked_sub(e.amount))?),
+            new_balance: Points(e.new_balance),
+            origin: around.origin(e.origin)?,
+        }),
+        W::PointsDebited(e) => Event::PointsDebited(PointsDebited {
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            amount: Points(e.amount),
+            previous_balance: Points(previous(e.previous_balance, e.new_balance.checked_add(e.amount))?),
+            new_balance: Points(e.new_balance),
+            origin: around.origin(e.origin)?,
+        }),
+        W::CoinsChanged(e) => Event::CoinsChanged(CoinsChanged {
+            member_id: around.member(e.member_id)?,
+            amount: Coins(e.amount),
+            previous_balance: Coins(previous(e.previous_balance, e.new_balance.checked_sub(e.amount))?),
+            new_balance: Coins(e.new_balance),
+            origin: around.origin(e.origin)?,
+        }),
+        W::PunchcardStampsReceived(e) => Event::PunchcardStampsReceived(PunchcardStampsReceived {
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            punchcard_id: id("punchcard_id", &e.punchcard_id)?,
+            stamps: Stamps(e.stamps),
+            row_length: e.row_length,
+            previous: RowState { stamps: Stamps(e.previous_stamps), rows_completed: e.previous_rows_completed },
+            new: RowState { stamps: Stamps(e.new_stamps), rows_completed: e.new_rows_completed },
+            origin: around.origin(e.origin)?,
+        }),
+        W::PunchcardStampsDiscarded(e) => Event::PunchcardStampsDiscarded(PunchcardStampsDiscarded {
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            punchcard_id: id("punchcard_id", &e.punchcard_id)?,
+            stamps: Stamps(e.stamps),
+            origin: around.origin(e.origin)?,
+        }),
+        W::PunchcardStepCompleted(e) => Event::PunchcardStepCompleted(PunchcardStepCompleted {
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            punchcard_id: id("punchcard_id", &e.punchcard_id)?,
+            step: e.step,
+            times: e.times,
+        }),
+        W::PunchcardCompleted(e) => Event::PunchcardCompleted(PunchcardCompleted {
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+            punchcard_id: id("punchcard_id", &e.punchcard_id)?,
+            rows: e.rows,
+            rows_completed: e.rows_completed,
+        }),
+        W::MemberCreated(e) => Event::MemberCreated(MemberCreated {
+            member_id: around.member(e.member_id)?,
+            identifiers: identifiers_from_wire(e.identifiers)?,
+            profile: profile_from_wire(e.profile)?,
+            registration_source: e.registration_source,
+        }),
+        W::MemberUpdated(e) => Event::MemberUpdated(MemberUpdated {
+            member_id: around.member(e.member_id)?,
+            identifiers: identifiers_from_wire(e.identifiers)?,
+            profile: profile_from_wire(e.profile)?,
+            changed: e.changed,
+        }),
+        W::MemberBlocked(e) => {
+            Event::MemberBlocked(MemberBlocked { member_id: around.member(e.member_id)?, reason: e.reason })
+        }
+        W::MemberUnblocked(e) => Event::MemberUnblocked(MemberUnblocked { member_id: around.member(e.member_id)? }),
+        W::MemberJoinedCampaign(e) => Event::MemberJoinedCampaign(MemberJoinedCampaign {
+            member_id: around.member(e.member_id)?,
+            campaign_id: id("campaign_id", &e.campaign_id)?,
+        }),
+        W::AdvertiserCreated(e) => {
+            Event::AdvertiserCreated(AdvertiserCreated { advertiser_id: AdvertiserId(e.advertiser_id), name: e.name })
+        }
+        W::CredentialIssued(e) => {
+            let credential = credential_from_wire(required("credential", e.credential)?);
+            Event::CredentialIssued(CredentialIssued { credential: credential.map_err(|e| e.within("credential"))? })
+        }
+        W::CredentialRevoked(e) => {
+            Event::CredentialRevoked(CredentialRevoked { credential_id: id("credential_id", &e.credential_id)? })
+        }
+        W::CampaignCreated(e) => Event::CampaignCreated(CampaignCreated { campaign: campaign(e.campaign)? }),
+        W::CampaignUpdated(e) => Event::CampaignUpdated(CampaignUpdated { campaign: campaign(e.campaign)? }),
+        W::SubscriptionCreated(e) => Event::SubscriptionCreated(SubscriptionCreated {
+            subscription: subscription(e.subscription)?,
+            secret: SealedSecret(e.sealed_secret),
+            owed_after: e.owed_after.map(Sequence),
+        }),
+        W::SubscriptionUpdated(e) => {
+            Event::SubscriptionUpdated(SubscriptionUpdated { subscription: subscription(e.subscription)? })
+        }
+        W::SubscriptionDeleted(e) => Event::SubscriptionDeleted(SubscriptionDeleted {
+            subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+        }),
+        W::SubscriptionStateChanged(e) => Event::SubscriptionStateChanged(SubscriptionStateChanged {
+            subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+            state: SubscriptionState::of("state", e.state)?,
+            reason: e.reason,
+        }),
+        W::SubscriptionSecretRotated(e) => Event::SubscriptionSecretRotated(SubscriptionSecretRotated {
+            subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+            secret: SealedSecret(e.sealed_secret),
+            previous_until: UnixMillis(e.previous_until_ms),
+        }),
+        W::DeliveryProgressed(e) => {
+            let progress = required("progress", e.progress)?;
+            Event::DeliveryProgressed(DeliveryProgressed {
+                subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+                progress: DeliveryProgress {
+                    cursor: Sequence(progress.cursor),
+                    rows: each("progress.rows", progress.rows, delivery_row_from_wire)?,
+                },
+            })
+        }
+        W::DeliveryDeadLettered(e) => Event::DeliveryDeadLettered(DeliveryDeadLettered {
+            subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+            sequence: Sequence(e.sequence),
+            event_type: e.event_type,
+            attempts: e.attempts,
+            reason: e.reason,
+        }),
+        W::DeadLettersRedriven(e) => Event::DeadLettersRedriven(DeadLettersRedriven {
+            subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+            sequences: e.sequences.into_iter().map(Sequence).collect(),
+        }),
+    })
+}
+
+fn campaign(campaign: Option<wire::Campaign>) -> Result<punchline_engine::loyalty::campaign::Campaign, CodecError> {
+    campaign_from_wire(required("campaign", campaign)?).map_err(|e| e.within("campaign"))
+}
+
+fn subscription(
+    subscription: Option<wire::Subscription>,
+) -> Result<punchline_engine::dispatch::Subscription, CodecError> {
+    subscription_from_wire(required("subscription", subscription)?).map_err(|e| e.within("subscription"))
+}

@@ -1,0 +1,203 @@
+//! The rows of the views.
+
+use std::collections::BTreeMap;
+
+use punchline_engine::dispatch::{AttemptLog, DeliveryRow, DeliveryState, RowState};
+use punchline_engine::id::{MemberId, Sequence};
+use punchline_engine::loyalty::ledger::{Currency, House, HouseAccount};
+use punchline_engine::loyalty::member::{CapUse, Card, Member, PunchcardProgress};
+use punchline_engine::quantity::{Coins, Points, Stamps};
+use punchline_engine::time::{Period, UnixMillis};
+use punchline_proto::journal as wire;
+
+use super::CodecError;
+use super::config::{identifiers_from_wire, identifiers_to_wire, profile_from_wire, profile_to_wire};
+use super::word::{Kind, deltas, each, id, member_id, status, tenant, undeltas, uuid_bytes};
+
+pub(super) fn member_to_wire(member: &Member) -> wire::MemberRow {
+    wire::MemberRow {
+        id: uuid_bytes(&member.id.0),
+        advertiser_id: member.tenant.advertiser.0,
+        environment: member.tenant.environment.wire_number(),
+        identifiers: identifiers_to_wire(&member.identifiers),
+        profile: Some(profile_to_wire(&member.profile)),
+        blocked: member.blocked.clone(),
+        coins: member.coins.0,
+        cards: member.cards.iter().map(card_to_wire).collect(),
+        created_at_ms: member.created_at.0,
+        updated_at_ms: member.updated_at.0,
+        entries: member.entries,
+        entries_tail_deltas: deltas(member.entries_tail.iter()).collect(),
+        as_of: member.as_of.0,
+    }
+}
+
+pub(super) fn member_from_wire(row: wire::MemberRow) -> Result<Member, CodecError> {
+    Ok(Member {
+        id: member_id("id", &row.id)?,
+        tenant: tenant(row.advertiser_id, row.environment)?,
+        identifiers: identifiers_from_wire(row.identifiers)?,
+        profile: profile_from_wire(row.profile)?,
+        blocked: row.blocked,
+        coins: Coins(row.coins),
+        cards: each("cards", row.cards, card_from_wire)?,
+        created_at: UnixMillis(row.created_at_ms),
+        updated_at: UnixMillis(row.updated_at_ms),
+        entries: row.entries,
+        entries_tail: undeltas(row.entries_tail_deltas.into_iter()).collect(),
+        as_of: Sequence(row.as_of),
+    })
+}
+
+fn card_to_wire(card: &Card) -> wire::Card {
+    let progress = |p: &PunchcardProgress| wire::PunchcardProgress {
+        punchcard_id: p.punchcard_id.as_str().into(),
+        stamps: p.stamps.0,
+        rows_completed: p.rows_completed,
+    };
+    wire::Card {
+        campaign_id: card.campaign_id.as_str().into(),
+        joined_at_ms: card.joined_at.0,
+        points: card.points.0,
+        consumptions: card.consumptions,
+        punchcards: card.punchcards.iter().map(progress).collect(),
+        cap_uses: card.cap_uses.iter().map(cap_use_to_wire).collect(),
+    }
+}
+
+fn card_from_wire(card: wire::Card) -> Result<Card, CodecError> {
+    let progress = |p: wire::PunchcardProgress| {
+        let (stamps, rows_completed) = (Stamps(p.stamps), p.rows_completed);
+        Ok(PunchcardProgress { punchcard_id: id("punchcard_id", &p.punchcard_id)?, stamps, rows_completed })
+    };
+    Ok(Card {
+        campaign_id: id("campaign_id", &card.campaign_id)?,
+        joined_at: UnixMillis(card.joined_at_ms),
+        points: Points(card.points),
+        consumptions: card.consumptions,
+        punchcards: each("punchcards", card.punchcards, progress)?,
+        cap_uses: each("cap_uses", card.cap_uses, cap_use_from_wire)?,
+    })
+}
+
+pub(super) fn cap_use_to_wire(used: &CapUse) -> wire::CapUse {
+    wire::CapUse {
+        rule_id: used.rule_id.as_str().into(),
+        period: used.period.wire_number(),
+        number: used.number,
+        units: used.units,
+    }
+}
+
+pub(super) fn cap_use_from_wire(used: wire::CapUse) -> Result<CapUse, CodecError> {
+    let (rule_id, period) = (id("rule_id", &used.rule_id)?, Period::of("period", used.period)?);
+    Ok(CapUse { rule_id, period, number: used.number, units: used.units })
+}
+
+pub(super) fn house_to_wire(house: &House) -> wire::HouseRow {
+    let account = |(currency, account): (&Currency, &HouseAccount)| wire::HouseAccount {
+        campaign_id: match currency {
+            Currency::Points(campaign) => Some(campaign.as_str().into()),
+            Currency::Coins => None,
+        },
+        house: account.house,
+        members: account.members,
+    };
+    wire::HouseRow {
+        accounts: house.accounts.iter().map(account).collect(),
+        members: house.members,
+        consumptions: house.consumptions,
+        as_of: house.as_of.0,
+    }
+}
+
+pub(super) fn house_from_wire(row: wire::HouseRow) -> Result<House, CodecError> {
+    let account = |a: wire::HouseAccount| {
+        let currency = match a.campaign_id {
+            Some(campaign) => Currency::Points(id("campaign_id", &campaign)?),
+            None => Currency::Coins,
+        };
+        Ok((currency, HouseAccount { house: a.house, members: a.members }))
+    };
+    let listed = each("accounts", row.accounts, account)?;
+    let count = listed.len();
+    let accounts = BTreeMap::from_iter(listed);
+    if accounts.len() < count {
+        return Err(CodecError::invalid("accounts", "a currency stands twice"));
+    }
+    Ok(House { accounts, members: row.members, consumptions: row.consumptions, as_of: Sequence(row.as_of) })
+}
+
+pub(super) fn delivery_state_to_wire(state: &DeliveryState) -> wire::DeliveryStateRow {
+    wire::DeliveryStateRow {
+        cursor: state.cursor.0,
+        finished_deltas: deltas(state.finished.iter()).map(u64::cast_signed).collect(),
+        as_of: state.as_of.0,
+    }
+}
+
+pub(super) fn delivery_state_from_wire(row: wire::DeliveryStateRow) -> DeliveryState {
+    DeliveryState {
+        cursor: Sequence(row.cursor),
+        finished: undeltas(row.finished_deltas.into_iter().map(i64::cast_unsigned)).collect(),
+        as_of: Sequence(row.as_of),
+    }
+}
+
+pub(super) fn delivery_row_to_wire(row: &DeliveryRow) -> wire::DeliveryRow {
+    let (state, step, due_ms) = match row.state {
+        RowState::Waiting { step, due } => (wire::RowState::Waiting, step, due.0),
+        RowState::Held => (wire::RowState::Held, 0, 0),
+        RowState::Dead => (wire::RowState::Dead, 0, 0),
+        RowState::Delivered => (wire::RowState::Delivered, 0, 0),
+    };
+    wire::DeliveryRow {
+        sequence: row.sequence.0,
+        member_id: row.member.map(|MemberId(id)| uuid_bytes(&id)),
+        state: state as i32,
+        step,
+        due_ms,
+        attempts: row.attempts,
+        log: row.log.iter().map(attempt_to_wire).collect(),
+    }
+}
+
+pub(super) fn delivery_row_from_wire(row: wire::DeliveryRow) -> Result<DeliveryRow, CodecError> {
+    let state = match wire::RowState::try_from(row.state) {
+        Ok(wire::RowState::Waiting) => RowState::Waiting { step: row.step, due: UnixMillis(row.due_ms) },
+        Ok(wire::RowState::Held) => RowState::Held,
+        Ok(wire::RowState::Dead) => RowState::Dead,
+        Ok(wire::RowState::Delivered) => RowState::Delivered,
+        Ok(wire::RowState::Unspecified) => return Err(CodecError::missing("state")),
+        Err(_) => return Err(CodecError::invalid("state", format_args!("{} is not known", row.state))),
+    };
+    Ok(DeliveryRow {
+        sequence: Sequence(row.sequence),
+        member: row.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?,
+        state,
+        attempts: row.attempts,
+        log: each("log", row.log, attempt_from_wire)?,
+    })
+}
+
+fn attempt_to_wire(attempt: &AttemptLog) -> wire::AttemptLog {
+    wire::AttemptLog {
+        number: attempt.number,
+        at_ms: attempt.at.0,
+        latency_ms: attempt.latency_ms,
+        status: attempt.status.map(u32::from),
+        error: attempt.error.clone(),
+        response: attempt.response.clone(),
+    }
+}
+
+fn attempt_from_wire(attempt: wire::AttemptLog) -> Result<AttemptLog, CodecError> {
+    Ok(AttemptLog {
+        number: attempt.number,
+        at: UnixMillis(attempt.at_ms),
+        latency_ms: attempt.latency_ms,
+        status: attempt.status.map(|s| status("status", s)).transpose()?,
+        error: attempt.error,
+        response: attempt.response,
+    })
+}

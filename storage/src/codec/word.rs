@@ -1,0 +1,129 @@
+//! The words of the format: ids, instants, kinds, lists of positions.
+
+use std::str::FromStr;
+
+use punchline_engine::dispatch::SubscriptionState;
+use punchline_engine::event::Unrewarded;
+use punchline_engine::id::{AdvertiserId, Environment, InvalidId, MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::loyalty::campaign::{Overflow, Validity};
+use punchline_engine::loyalty::member::IdentifierKind;
+use punchline_engine::loyalty::tenant::Scope;
+use punchline_engine::time::{Period, UnixMillis};
+use punchline_proto::journal as wire;
+use uuid::Uuid;
+
+use super::CodecError;
+
+/// A kind that stands as a number on the wire; 0 is never written.
+pub(super) trait Kind: Sized {
+    /// Its number.
+    fn wire_number(self) -> i32;
+    /// The kind of that number.
+    fn of(field: &str, number: i32) -> Result<Self, CodecError>;
+}
+
+macro_rules! kinds {
+    ($( $kind:ident { $( $name:ident, )* } )*) => {$(
+        impl Kind for $kind {
+            fn wire_number(self) -> i32 {
+                match self { $( $kind::$name => wire::$kind::$name as i32, )* }
+            }
+
+            fn of(field: &str, number: i32) -> Result<Self, CodecError> {
+                match wire::$kind::try_from(number) {
+                    Ok(wire::$kind::Unspecified) => Err(CodecError::missing(field)),
+                    $( Ok(wire::$kind::$name) => Ok($kind::$name), )*
+                    Err(_) => Err(CodecError::invalid(field, format_args!("{number} is not known"))),
+                }
+            }
+        }
+    )*};
+}
+
+kinds! {
+    Environment { Production, Staging, }
+    Period { Day, Week, Month, Campaign, }
+    Unrewarded { NoRuleMatched, CapReached, }
+    IdentifierKind { PhoneNumber, Email, }
+    Scope { Ingest, Read, Manage, }
+    Overflow { CarryOver, Discard, }
+    SubscriptionState { Active, Paused, Disabled, }
+}
+
+pub(super) fn tenant(advertiser: u64, environment: i32) -> Result<Tenant, CodecError> {
+    let environment = Environment::of("environment", environment)?;
+    Ok(Tenant { advertiser: AdvertiserId(advertiser), environment })
+}
+
+pub(super) fn uuid_bytes(uuid: &Uuid) -> Vec<u8> {
+    uuid.as_bytes().to_vec()
+}
+
+fn uuid(field: &str, bytes: &[u8]) -> Result<Uuid, CodecError> {
+    if bytes.is_empty() {
+        return Err(CodecError::missing(field));
+    }
+    let why = || CodecError::invalid(field, format_args!("{} bytes are no UUID", bytes.len()));
+    Uuid::from_slice(bytes).map_err(|_| why())
+}
+
+pub(super) fn member_id(field: &str, bytes: &[u8]) -> Result<MemberId, CodecError> {
+    uuid(field, bytes).map(MemberId)
+}
+
+pub(super) fn subscription_id(field: &str, bytes: &[u8]) -> Result<SubscriptionId, CodecError> {
+    uuid(field, bytes).map(SubscriptionId)
+}
+
+/// An id that somebody chose.
+pub(super) fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result<T, CodecError> {
+    if text.is_empty() {
+        return Err(CodecError::missing(field));
+    }
+    text.parse().map_err(|why: InvalidId| CodecError::invalid(field, why))
+}
+
+/// A message that is always written.
+pub(super) fn required<T>(field: &str, message: Option<T>) -> Result<T, CodecError> {
+    message.ok_or_else(|| CodecError::missing(field))
+}
+
+/// An HTTP status.
+pub(super) fn status(field: &str, number: u32) -> Result<u16, CodecError> {
+    u16::try_from(number).map_err(|_| CodecError::invalid(field, format_args!("{number} is no status")))
+}
+
+pub(super) fn validity(starts_at_ms: Option<i64>, ends_at_ms: Option<i64>) -> Validity {
+    Validity { starts_at: starts_at_ms.map(UnixMillis), ends_at: ends_at_ms.map(UnixMillis) }
+}
+
+/// Every element, decoded; an error says which one it was.
+pub(super) fn each<W, T>(
+    field: &str,
+    elements: Vec<W>,
+    decode: impl Fn(W) -> Result<T, CodecError>,
+) -> Result<Vec<T>, CodecError> {
+    let mut decoded = Vec::with_capacity(elements.len());
+    for (i, element) in elements.into_iter().enumerate() {
+        decoded.push(decode(element).map_err(|e| e.within(format_args!("{field}[{i}]")))?);
+    }
+    Ok(decoded)
+}
+
+/// Each position's difference to the one before, the first's to 0. Differences wrap, so that any list
+/// comes back as it was; ascending ones are short.
+pub(super) fn deltas<'a>(sequences: impl Iterator<Item = &'a Sequence>) -> impl Iterator<Item = u64> {
+    sequences.scan(0, |before, sequence| {
+        let delta = sequence.0.wrapping_sub(*before);
+        *before = sequence.0;
+        Some(delta)
+    })
+}
+
+/// The positions of which these are the [`deltas`].
+pub(super) fn undeltas(deltas: impl Iterator<Item = u64>) -> impl Iterator<Item = Sequence> {
+    deltas.scan(0u64, |at, delta| {
+        *at = at.wrapping_add(delta);
+        Some(Sequence(*at))
+    })
+}
