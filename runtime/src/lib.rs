@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Every loop of Punchline: what runs between the rules below and the doors above.
+//!
+//! ```text
+//! commands ──▶ sequencer ──▶ committer ──▶ journal      (single writer, group commit)
+//!                                │
+//!                                ▼ feed
+//!                     dispatcher: a worker a subscription ──▶ couriers
+//! ```
+//!
+//! Modules in reading order: the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
+//! read the time or make randomness), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
+//! subscriptions ([`dispatch`]), and the whole of it opened and closed ([`node`], [`verify`]).
+
+pub mod clock;
+pub mod ids;
+pub mod seal;
+
+pub mod committer;
+pub mod feed;
+pub mod sequencer;
+
+pub mod dispatch;
+
+pub mod node;
+pub mod verify;

@@ -1,0 +1,371 @@
+//! The dispatcher: a worker for each subscription, started, told of changes, and started again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use metrics::{Counter, Histogram};
+use punchline_delivery::courier::Courier;
+use punchline_delivery::endpoint::EndpointPolicy;
+use punchline_delivery::outcome::AttemptReport;
+use punchline_engine::command::{Action, Command};
+use punchline_engine::dispatch::{DeliveryRow, RowState, SubscriptionState};
+use punchline_engine::event::Recorded;
+use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
+use punchline_engine::loyalty::tenant::{Directory, SubscriptionEntry};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::target::{Target, TargetError};
+use super::worker::{Control, Worker};
+use crate::clock::{Clock, Stopwatch};
+use crate::committer::{Refusal, Unavailable};
+use crate::feed::Feed;
+use crate::node::Submitter;
+use crate::seal::Sealer;
+
+/// Rows read at once when a worker starts.
+const ROWS_PAGE: usize = 1_024;
+/// Wait before a worker that failed is started again.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+pub struct Shared {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Committed events.
+    pub feed: Arc<Feed>,
+    /// Makes attempts.
+    pub courier: Arc<dyn Courier>,
+    /// Opens secrets.
+    pub sealer: Arc<Sealer>,
+    /// Where attempts may go.
+    pub policy: EndpointPolicy,
+    /// Attempts under way, over all subscriptions.
+    pub in_flight: Semaphore,
+    /// The way to the sequencer.
+    pub submitter: Submitter,
+    pub(super) metrics: Metrics,
+}
+
+/// What a worker tells about itself.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// All settled or in a row up to here.
+    pub cursor: AtomicU64,
+    /// Taken in and not settled, rows included.
+    pub pending: AtomicU64,
+    /// Waiting for a retry, or held behind one.
+    pub waiting: AtomicU64,
+    /// Attempts under way.
+    pub in_flight: AtomicU64,
+    /// Dead letters.
+    pub dead: AtomicU64,
+    /// Time of the oldest event that is not settled; 0 where there is none.
+    pub oldest_ms: AtomicI64,
+}
+
+struct Handle {
+    entry: SubscriptionEntry,
+    controls: mpsc::UnboundedSender<Control>,
+    stats: Arc<WorkerStats>,
+}
+
+/// All workers.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+    workers: Mutex<BTreeMap<SubscriptionId, Handle>>,
+}
+
+/// Why a delivery cannot be retried now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RetryError {
+    /// It is delivered, under way, or comes after another one of its member.
+    #[error("the delivery is not waiting for a retry, nor is it a dead letter")]
+    NotWaiting,
+    /// The subscription is not there.
+    #[error("the subscription is not there")]
+    NoSubscription,
+}
+
+impl Dispatcher {
+    /// A dispatcher without workers; [`follow`](Self::follow) starts them.
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        feed: Arc<Feed>,
+        courier: Arc<dyn Courier>,
+        sealer: Arc<Sealer>,
+        policy: EndpointPolicy,
+        in_flight_max: usize,
+        submitter: Submitter,
+    ) -> Arc<Dispatcher> {
+        let (in_flight, metrics) = (Semaphore::new(in_flight_max), Metrics::new());
+        let shared = Shared { clock, feed, courier, sealer, policy, in_flight, submitter, metrics };
+        Arc::new(Dispatcher { shared: Arc::new(shared), workers: Mutex::default() })
+    }
+
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<SubscriptionId, Handle>> {
+        self.workers.lock().expect("nothing panics while it holds the workers")
+    }
+
+    /// Starts, tells and ends workers as the directory changes, until it changes no more.
+    pub(crate) async fn follow(self: Arc<Self>, mut directory: watch::Receiver<Arc<Directory>>) {
+        loop {
+            let current = directory.borrow_and_update().clone();
+            self.reconcile(&current);
+            if directory.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn reconcile(self: &Arc<Self>, directory: &Directory) {
+        let mut workers = self.workers();
+        let wanted: BTreeMap<SubscriptionId, (Tenant, &SubscriptionEntry)> = (directory.tenants.iter())
+            .flat_map(|(tenant, config)| config.subscriptions.iter().map(|(id, entry)| (*id, (*tenant, entry))))
+            .collect();
+        // Dropping its controls ends a worker.
+        workers.retain(|id, _| wanted.contains_key(id));
+        for (id, (tenant, entry)) in wanted {
+            match workers.get_mut(&id) {
+                Some(handle) if handle.entry == *entry => {}
+                Some(handle) => {
+                    handle.entry = entry.clone();
+                    drop(handle.controls.send(Control::Configured(Box::new(entry.clone()))));
+                }
+                None => {
+                    let (controls, receiver) = mpsc::unbounded_channel();
+                    let stats = Arc::new(WorkerStats::default());
+                    let handle = Handle { entry: entry.clone(), controls, stats: stats.clone() };
+                    workers.insert(id, handle);
+                    tokio::spawn(self.clone().keep_running(tenant, id, stats, receiver));
+                }
+            }
+        }
+    }
+
+    /// Runs a worker, and runs it again from what is on disk should it fail: a bug in one must not end
+    /// the deliveries to a subscriber for good.
+    async fn keep_running(
+        self: Arc<Self>,
+        tenant: Tenant,
+        id: SubscriptionId,
+        stats: Arc<WorkerStats>,
+        mut controls: mpsc::UnboundedReceiver<Control>,
+    ) {
+        loop {
+            let entry = self.workers().get(&id).map(|handle| handle.entry.clone());
+            let Some(entry) = entry else { return };
+            let worker = match self.load(tenant, id, &entry, &stats).await {
+                Ok(worker) => worker,
+                Err(why) => {
+                    tracing::warn!(subscription = %id, %why, "the state of deliveries cannot be read yet");
+                    tokio::time::sleep(RESTART_AFTER).await;
+                    continue;
+                }
+            };
+            let (forward, receiver) = mpsc::unbounded_channel();
+            let mut running = tokio::spawn(worker.run(receiver));
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut running => break ended,
+                    control = controls.recv() => match control {
+                        Some(control) => drop(forward.send(control)),
+                        None => return running.abort(),
+                    },
+                }
+            };
+            match ended {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(subscription = %id, %error, "a worker failed and is started again");
+                    tokio::time::sleep(RESTART_AFTER).await;
+                }
+            }
+        }
+    }
+
+    async fn load(
+        &self,
+        tenant: Tenant,
+        id: SubscriptionId,
+        entry: &SubscriptionEntry,
+        stats: &Arc<WorkerStats>,
+    ) -> Result<Worker, Unavailable> {
+        let created = entry.owed_after;
+        let (mut rows, mut dead, mut from) = (Vec::new(), 0, Sequence(0));
+        let cursor = loop {
+            let (cursor, page) = (self.shared.submitter)
+                .read(move |views| {
+                    let cursor = views.delivery_state(id).map_or(created, |state| state.cursor.max(created));
+                    views.delivery_rows(id, from, ROWS_PAGE).map(|rows| (cursor, rows))
+                })
+                .await?
+                .map_err(|error| Unavailable::Stopped { what: error.to_string() })?;
+            let Some(last) = page.last() else { break cursor };
+            from = last.sequence.next();
+            for row in page {
+                match row.state {
+                    RowState::Dead => dead += 1,
+                    RowState::Delivered => {}
+                    RowState::Waiting { .. } | RowState::Held => rows.push(row),
+                }
+            }
+        };
+        stats.dead.store(dead, Relaxed);
+        Ok(Worker::new(tenant, entry, self.shared.clone(), stats.clone(), cursor, rows))
+    }
+
+    /// The counters of a subscription's worker.
+    pub fn stats(&self, id: SubscriptionId) -> Option<Arc<WorkerStats>> {
+        self.workers().get(&id).map(|handle| handle.stats.clone())
+    }
+
+    /// Sets the gauges that are summed over all workers.
+    pub fn measure(&self) {
+        let (mut pending, mut waiting, mut oldest) = (0, 0, i64::MAX);
+        let mut states = BTreeMap::from([("active", 0), ("paused", 0), ("disabled", 0)]);
+        for handle in self.workers().values() {
+            pending += handle.stats.pending.load(Relaxed);
+            waiting += handle.stats.waiting.load(Relaxed);
+            let since = handle.stats.oldest_ms.load(Relaxed);
+            oldest = oldest.min(if since == 0 { i64::MAX } else { since });
+            let state = match handle.entry.state {
+                SubscriptionState::Active => "active",
+                SubscriptionState::Paused => "paused",
+                SubscriptionState::Disabled => "disabled",
+            };
+            *states.entry(state).or_insert(0) += 1;
+        }
+        let age_ms = if oldest == i64::MAX { 0 } else { (self.shared.clock.now().0 - oldest).max(0) };
+        metrics::gauge!("punchline_delivery_queue_events", "state" => "ready")
+            .set((pending - waiting.min(pending)) as f64);
+        metrics::gauge!("punchline_delivery_queue_events", "state" => "waiting").set(waiting as f64);
+        metrics::gauge!("punchline_delivery_oldest_pending_seconds").set(age_ms as f64 / 1_000.0);
+        for (state, count) in states {
+            metrics::gauge!("punchline_subscriptions", "state" => state).set(f64::from(count));
+        }
+    }
+
+    /// Sums over all workers: deliveries taken in and not settled, dead letters.
+    pub fn totals(&self) -> (u64, u64) {
+        let workers = self.workers();
+        let sum = |of: fn(&WorkerStats) -> &AtomicU64| workers.values().map(|h| of(&h.stats).load(Relaxed)).sum();
+        (sum(|s| &s.pending), sum(|s| &s.dead))
+    }
+
+    /// Puts dead letters back into their lanes, durably; gives how many were dead.
+    ///
+    /// # Errors
+    ///
+    /// What the sequencer answers.
+    pub async fn redrive(&self, tenant: Tenant, id: SubscriptionId, sequences: Vec<Sequence>) -> Result<u64, Refusal> {
+        let action = Action::Redrive { subscription_id: id, sequences: sequences.clone() };
+        self.shared.submitter.submit(Command { tenant, request_id: None, action }).await?;
+        let rows = (self.shared.submitter)
+            .read(move |views| {
+                let rows = sequences.iter().map(|s| views.delivery_row(id, *s));
+                rows.collect::<Result<Vec<_>, _>>()
+            })
+            .await?
+            .map_err(|error| Unavailable::Stopped { what: error.to_string() })?;
+        let rows: Vec<DeliveryRow> =
+            (rows.into_iter().flatten()).filter(|row| matches!(row.state, RowState::Waiting { step: 0, .. })).collect();
+        let put_back = rows.len() as u64;
+        self.control(id, Control::PutBack(rows));
+        Ok(put_back)
+    }
+
+    /// Makes one attempt now; returns when it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`RetryError`] where there is nothing to retry.
+    pub async fn retry_now(&self, id: SubscriptionId, sequence: Sequence) -> Result<(), RetryError> {
+        let (answer, answered) = oneshot::channel();
+        if !self.control(id, Control::RetryNow(sequence, answer)) {
+            return Err(RetryError::NoSubscription);
+        }
+        match answered.await {
+            Ok(true) => Ok(()),
+            _ => Err(RetryError::NotWaiting),
+        }
+    }
+
+    fn control(&self, id: SubscriptionId, control: Control) -> bool {
+        self.workers().get(&id).is_some_and(|handle| handle.controls.send(control).is_ok())
+    }
+
+    /// Sends `example` to a subscription now: neither retried nor counted nor in order.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError`] where the subscription cannot be sent to.
+    pub async fn test(
+        &self,
+        entry: &SubscriptionEntry,
+        example: &Recorded<'_>,
+    ) -> Result<(AttemptReport, Duration, bytes::Bytes), TargetError> {
+        let target = Target::new(entry, &self.shared.sealer, &self.shared.policy)?;
+        let request = target.request(example, 1, self.shared.clock.now());
+        let body = request.body.clone();
+        let watch = Stopwatch::start();
+        let report = self.shared.courier.attempt(request).await;
+        Ok((report, watch.elapsed(), body))
+    }
+
+    /// Lets every worker finish what is under way and report it.
+    pub(crate) async fn stop(&self) {
+        let mut stopping = Vec::new();
+        for handle in self.workers().values() {
+            let (done, stopped) = oneshot::channel();
+            if handle.controls.send(Control::Stop(done)).is_ok() {
+                stopping.push(stopped);
+            }
+        }
+        for stopped in stopping {
+            drop(stopped.await);
+        }
+    }
+}
+
+pub(super) struct Metrics {
+    duration: Histogram,
+    first_delay: Histogram,
+    end_to_end: Histogram,
+    delivered: Counter,
+}
+
+impl Metrics {
+    fn new() -> Metrics {
+        Metrics {
+            duration: metrics::histogram!("punchline_delivery_attempt_duration_seconds"),
+            first_delay: metrics::histogram!("punchline_delivery_first_attempt_delay_seconds"),
+            end_to_end: metrics::histogram!("punchline_delivery_end_to_end_seconds"),
+            delivered: attempts("delivered", "2xx"),
+        }
+    }
+
+    pub(super) fn attempt(&self, report: &AttemptReport, latency: Duration, first_delay_ms: Option<i64>) {
+        self.duration.record(latency.as_secs_f64());
+        if let Some(delay_ms) = first_delay_ms {
+            self.first_delay.record(delay_ms.max(0) as f64 / 1_000.0);
+        }
+        match (report.outcome.as_str(), report.status_class()) {
+            ("delivered", "2xx") => self.delivered.increment(1),
+            (outcome, class) => attempts(outcome, class).increment(1),
+        }
+    }
+
+    pub(super) fn end_to_end(&self, seconds: f64) {
+        self.end_to_end.record(seconds);
+    }
+
+    pub(super) fn dead_letter(&self, reason: &str) {
+        metrics::counter!("punchline_dead_letters_total", "reason" => reason.to_owned()).increment(1);
+    }
+}
+
+fn attempts(outcome: &'static str, class: &'static str) -> Counter {
+    metrics::counter!("punchline_delivery_attempts_total", "outcome" => outcome, "status_class" => class)
+}

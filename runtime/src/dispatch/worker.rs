@@ -1,0 +1,441 @@
+//! One subscription's worker: reads the feed, keeps the lanes, makes attempts, reports.
+//!
+//! # Invariants
+//!
+//! - An attempt's outcome is taken down before the next one of the same member begins.
+//! - What is settled is reported within [`REPORT_AFTER`], sooner where much has changed; so a crash
+//!   repeats at most what was in flight or settled in that time, never more than the window of the lanes.
+//!
+//! # What is absent on purpose
+//!
+//! - Shared state: everything is this task's own, others see counters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use punchline_delivery::outcome::{AttemptReport, ErrorCode, Outcome};
+use punchline_engine::command::{Action, Command, Died};
+use punchline_engine::dispatch::progress::RESPONSE_KEPT_BYTES_MAX;
+use punchline_engine::dispatch::{AttemptLog, DeliveryRow, RowState, SubscriptionState};
+use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
+use punchline_engine::loyalty::tenant::SubscriptionEntry;
+use punchline_engine::time::UnixMillis;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::dispatcher::{Shared, WorkerStats};
+use super::lanes::{Lanes, Settled, Task, WINDOW_MAX};
+use super::target::Target;
+use crate::clock::Stopwatch;
+use crate::committer::Answer;
+use crate::feed::{EventRef, Follower, ReadError, Wanted};
+
+/// Longest that a settled delivery stays unreported.
+const REPORT_AFTER: Duration = Duration::from_millis(250);
+/// How long changed rows are gathered into one report.
+const GATHER_ROWS: Duration = Duration::from_millis(20);
+/// Rows in one report: bounds the record.
+const ROWS_REPORTED_MAX: usize = 256;
+/// How often an idle worker takes down that it has looked further.
+const IDLE_TICK: Duration = Duration::from_secs(5);
+/// Positions looked at without a match that are worth a report.
+const CURSOR_STEP: u64 = 10_000;
+/// Wait after the journal could not be read.
+const AFTER_READ_ERROR: Duration = Duration::from_secs(1);
+
+/// What others ask of a worker.
+pub(super) enum Control {
+    /// The subscription changed.
+    Configured(Box<SubscriptionEntry>),
+    /// Rows that are to be tried (again).
+    PutBack(Vec<DeliveryRow>),
+    /// One attempt now, beside the schedule; answered when it has ended, with false if it cannot be.
+    RetryNow(Sequence, oneshot::Sender<bool>),
+    /// Report what there is and end.
+    Stop(oneshot::Sender<()>),
+}
+
+/// An attempt that has ended.
+struct Done {
+    task: Task,
+    event: Result<EventRef, Option<ReadError>>,
+    at: UnixMillis,
+    latency: Duration,
+    report: Option<AttemptReport>,
+}
+
+pub(super) struct Worker {
+    id: SubscriptionId,
+    tenant: Tenant,
+    shared: Arc<Shared>,
+    stats: Arc<WorkerStats>,
+    follower: Follower,
+    lanes: Lanes,
+    state: SubscriptionState,
+    target: Option<Arc<Target>>,
+    /// Events of deliveries that have no row; the others' are read when they are tried.
+    events: HashMap<Sequence, EventRef>,
+    attempts: FuturesUnordered<BoxFuture<'static, Done>>,
+    died: Vec<Died>,
+    disable: Option<String>,
+    report: Option<oneshot::Receiver<Answer>>,
+    report_due: Option<Instant>,
+    reported: Sequence,
+    asked: HashMap<Sequence, (oneshot::Sender<bool>, Option<RowState>)>,
+    feed_is_empty: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        tenant: Tenant,
+        entry: &SubscriptionEntry,
+        shared: Arc<Shared>,
+        stats: Arc<WorkerStats>,
+        cursor: Sequence,
+        rows: Vec<DeliveryRow>,
+    ) -> Worker {
+        let wanted = Wanted { tenant, types: entry.definition.event_types.mask(), member: None };
+        let follower = shared.feed.follow(wanted, cursor.next());
+        let mut worker = Worker {
+            id: entry.definition.id,
+            tenant,
+            stats,
+            follower,
+            lanes: Lanes::new(cursor, rows),
+            state: entry.state,
+            target: None,
+            events: HashMap::new(),
+            attempts: FuturesUnordered::new(),
+            died: Vec::new(),
+            disable: None,
+            report: None,
+            report_due: None,
+            reported: cursor,
+            asked: HashMap::new(),
+            feed_is_empty: false,
+            shared,
+        };
+        worker.configure(entry);
+        worker
+    }
+
+    fn configure(&mut self, entry: &SubscriptionEntry) {
+        self.state = entry.state;
+        let types = entry.definition.event_types.mask();
+        self.follower.set_wanted(Wanted { tenant: self.tenant, types, member: None });
+        self.target = match Target::new(entry, &self.shared.sealer, &self.shared.policy) {
+            Ok(target) => Some(Arc::new(target)),
+            Err(error) => {
+                tracing::error!(subscription = %self.id, %error, "nothing can be sent to this subscription");
+                None
+            }
+        };
+    }
+
+    pub(super) async fn run(mut self, mut controls: mpsc::UnboundedReceiver<Control>) {
+        loop {
+            if let Err(error) = self.fill().await {
+                tracing::error!(subscription = %self.id, %error, "the journal cannot be read");
+                tokio::time::sleep(AFTER_READ_ERROR).await;
+            }
+            self.start_attempts();
+            self.start_report();
+            self.count();
+            let due = self.lanes.next_due().filter(|_| self.is_serving());
+            let wait = due.map(|due| Duration::from_millis((due.0 - self.shared.clock.now().0).max(1) as u64));
+            let can_read = self.is_serving() && self.lanes.has_room();
+            tokio::select! {
+                biased;
+                Some(done) = self.attempts.next(), if !self.attempts.is_empty() => self.settle(done),
+                control = controls.recv() => match control {
+                    Some(Control::Stop(done)) => {
+                        self.stop().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(control) => self.control(control),
+                    None => return,
+                },
+                answer = answered(&mut self.report) => self.reported(answer),
+                () = self.follower.woken(), if can_read && self.feed_is_empty => self.feed_is_empty = false,
+                () = sleep_until(self.report_due) => {}
+                () = tokio::time::sleep(wait.unwrap_or(IDLE_TICK).min(IDLE_TICK)) => {}
+            }
+        }
+    }
+
+    fn is_serving(&self) -> bool {
+        self.state == SubscriptionState::Active && self.target.is_some()
+    }
+
+    /// Takes in what is in the feed, as far as there is room.
+    async fn fill(&mut self) -> Result<(), ReadError> {
+        while self.is_serving() && !self.feed_is_empty && self.lanes.room() > 0 {
+            // A record's events come together, so a page may be larger than what was asked for.
+            let Some(page) = self.follower.next(self.lanes.room().min(256)).await? else {
+                self.feed_is_empty = true;
+                break;
+            };
+            for event in page.events {
+                let recorded = event.get();
+                let (sequence, member) = (recorded.sequence, recorded.member);
+                self.lanes.offer(sequence, member);
+                if self.lanes.row(sequence).is_none() {
+                    self.events.insert(sequence, event);
+                }
+            }
+            self.lanes.looked_at(Sequence(page.next.0 - 1));
+        }
+        if self.feed_is_empty {
+            // Asleep, the follower is moved along over what does not match.
+            let position = self.follower.position();
+            self.lanes.looked_at(Sequence(position.0 - 1));
+        }
+        if self.lanes.has_changed_rows() {
+            self.report_within(GATHER_ROWS);
+        }
+        if self.lanes.cursor().0 >= self.reported.0 + CURSOR_STEP {
+            self.report_within(REPORT_AFTER);
+        }
+        Ok(())
+    }
+
+    fn start_attempts(&mut self) {
+        let Some(target) = self.target.clone().filter(|_| self.is_serving()) else { return };
+        self.lanes.wake(self.shared.clock.now());
+        while let Some(task) = self.lanes.take(target.max_in_flight) {
+            self.attempt(task, target.clone());
+        }
+    }
+
+    fn attempt(&mut self, task: Task, target: Arc<Target>) {
+        let shared = self.shared.clone();
+        let event = self.events.get(&task.sequence).cloned();
+        self.attempts.push(Box::pin(async move {
+            let permit = shared.in_flight.acquire().await;
+            let event = match event {
+                Some(event) => Ok(event),
+                None => {
+                    let feed = shared.feed.clone();
+                    let read = tokio::task::spawn_blocking(move || feed.event_at(task.sequence));
+                    match read.await.expect("reading the journal does not panic") {
+                        Ok(Some(event)) => Ok(event),
+                        Ok(None) => Err(None),
+                        Err(error) => Err(Some(error)),
+                    }
+                }
+            };
+            let at = shared.clock.now();
+            let watch = Stopwatch::start();
+            let report = match &event {
+                Ok(event) => Some(shared.courier.attempt(target.request(&event.get(), task.attempt, at)).await),
+                Err(_) => None,
+            };
+            drop(permit);
+            Done { task, event, at, latency: watch.elapsed(), report }
+        }));
+    }
+
+    fn settle(&mut self, done: Done) {
+        let sequence = done.task.sequence;
+        let (Ok(event), Some(report)) = (&done.event, &done.report) else {
+            let error = done.event.err().flatten().map(|e| e.to_string()).unwrap_or_else(|| "not there".into());
+            tracing::error!(subscription = %self.id, %sequence, error, "the event to deliver cannot be read");
+            return self.lanes.abandon(sequence);
+        };
+        let recorded = event.get();
+        let now = self.shared.clock.now();
+        let first = done.task.attempt == 1;
+        self.shared.metrics.attempt(report, done.latency, first.then_some(done.at.0 - recorded.time.0));
+        let log = AttemptLog {
+            number: done.task.attempt,
+            at: done.at,
+            latency_ms: u32::try_from(done.latency.as_millis()).unwrap_or(u32::MAX),
+            status: report.status,
+            error: error_text(report).into(),
+            response: if report.outcome == Outcome::Delivered {
+                Vec::new()
+            } else {
+                report.response_snippet.iter().copied().take(RESPONSE_KEPT_BYTES_MAX).collect()
+            },
+        };
+        let before = self.lanes.step(sequence);
+        let asked = self.asked.remove(&sequence);
+        let (how, step) = match report.outcome {
+            Outcome::Delivered => {
+                self.shared.metrics.end_to_end((now.0 - recorded.time.0).max(0) as f64 / 1_000.0);
+                (Settled::Delivered, before)
+            }
+            Outcome::Gone => {
+                self.state = SubscriptionState::Disabled;
+                self.disable = Some("the receiver answered 410 Gone".into());
+                (Settled::Again { due: now }, before)
+            }
+            // An attempt that somebody asked for leaves the schedule as it was.
+            Outcome::Retry if let Some((_, Some(RowState::Waiting { step, due }))) = &asked => {
+                (Settled::Again { due: *due }, *step)
+            }
+            Outcome::Retry => {
+                let schedule = self.target.as_ref().map(|t| t.schedule.clone()).unwrap_or_default();
+                let step = before + 1;
+                match schedule.next_attempt((self.id, sequence), step, now, report.retry_after_ms) {
+                    Ok(due) => (Settled::Again { due }, step),
+                    Err(_) => (Settled::Dead, step),
+                }
+            }
+            Outcome::Refused | Outcome::AbortedByReceiver => (Settled::Dead, before + 1),
+        };
+        if how == Settled::Dead {
+            self.bury(&log, &done, recorded.event.event_type());
+        }
+        if !matches!(how, Settled::Again { .. }) {
+            self.events.remove(&sequence);
+        }
+        self.lanes.settle(sequence, how, step, log);
+        self.forget_held_events();
+        if let Some((asked, _)) = asked {
+            let _ = asked.send(true);
+        }
+        let much = self.lanes.unreported() >= WINDOW_MAX / 4;
+        let soon = self.lanes.has_changed_rows() || self.disable.is_some();
+        self.report_within(if much {
+            Duration::ZERO
+        } else if soon {
+            GATHER_ROWS
+        } else {
+            REPORT_AFTER
+        });
+    }
+
+    fn bury(&mut self, log: &AttemptLog, done: &Done, event_type: punchline_engine::event::EventType) {
+        let reason = Died::reason_of(Some(log));
+        tracing::warn!(subscription = %self.id, sequence = %done.task.sequence, reason, "dead letter");
+        self.shared.metrics.dead_letter(&reason);
+        self.stats.dead.fetch_add(1, Relaxed);
+        if !event_type.is_about_delivery() {
+            let (sequence, attempts) = (done.task.sequence, done.task.attempt);
+            self.died.push(Died { sequence, event_type: event_type.as_str(), attempts, reason });
+        }
+    }
+
+    /// Held events are read again when their time comes: the window's memory is for those without a row.
+    fn forget_held_events(&mut self) {
+        if self.events.len() > WINDOW_MAX {
+            let lanes = &self.lanes;
+            self.events.retain(|sequence, _| lanes.row(*sequence).is_none());
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Configured(entry) => self.configure(&entry),
+            Control::PutBack(rows) => {
+                let put_back = rows.len() as u64;
+                let dead = self.stats.dead.load(Relaxed);
+                self.stats.dead.store(dead.saturating_sub(put_back), Relaxed);
+                rows.into_iter().for_each(|row| self.lanes.put_back(row));
+            }
+            Control::RetryNow(sequence, answer) => {
+                let before = self.lanes.row(sequence).map(|row| row.state);
+                let target = self.target.clone();
+                match target.zip(self.lanes.take_now(sequence)) {
+                    Some((target, task)) => {
+                        self.asked.insert(sequence, (answer, before));
+                        self.attempt(task, target);
+                    }
+                    None => {
+                        let _ = answer.send(false);
+                    }
+                }
+            }
+            Control::Stop(_) => unreachable!("handled by the loop"),
+        }
+    }
+
+    fn report_within(&mut self, wait: Duration) {
+        let due = Instant::now() + wait;
+        self.report_due = Some(self.report_due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// One report at a time: the next one gathers what happens meanwhile.
+    fn start_report(&mut self) {
+        if self.report.is_some() || self.report_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.report_due = None;
+        let progress = self.lanes.report(ROWS_REPORTED_MAX);
+        if self.lanes.has_changed_rows() {
+            self.report_within(Duration::ZERO);
+        }
+        self.reported = progress.cursor;
+        let action = Action::ReportDeliveries {
+            subscription_id: self.id,
+            progress,
+            died: std::mem::take(&mut self.died),
+            disable: self.disable.take(),
+        };
+        let command = Command { tenant: self.tenant, request_id: None, action };
+        self.report = Some(self.shared.submitter.submit_internal(command));
+    }
+
+    fn reported(&mut self, answer: Option<Answer>) {
+        self.report = None;
+        if let Some(Err(refusal)) = answer {
+            // Nothing is lost: unreported, it is delivered again after a restart.
+            tracing::warn!(subscription = %self.id, %refusal, "progress could not be written down");
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.state = SubscriptionState::Paused;
+        let last = Instant::now() + Duration::from_secs(5);
+        while !self.attempts.is_empty() {
+            match tokio::time::timeout_at(last, self.attempts.next()).await {
+                Ok(Some(done)) => self.settle(done),
+                _ => break,
+            }
+        }
+        if let Some(report) = self.report.take() {
+            drop(report.await);
+        }
+        while self.report_due.is_some() || self.lanes.cursor() > self.reported {
+            self.report_within(Duration::ZERO);
+            self.start_report();
+            let Some(report) = self.report.take() else { break };
+            if !report.await.is_ok_and(|answer| answer.is_ok()) {
+                break;
+            }
+        }
+    }
+
+    fn count(&self) {
+        self.stats.cursor.store(self.lanes.cursor().0, Relaxed);
+        self.stats.waiting.store(self.lanes.waiting() as u64, Relaxed);
+        self.stats.pending.store(self.lanes.pending() as u64, Relaxed);
+        self.stats.in_flight.store(self.lanes.in_flight() as u64, Relaxed);
+        let oldest = self.lanes.oldest().and_then(|s| self.events.get(&s)).map_or(0, |e| e.get().time.0);
+        self.stats.oldest_ms.store(oldest, Relaxed);
+    }
+}
+
+fn error_text(report: &AttemptReport) -> &'static str {
+    report.error.map_or("", ErrorCode::as_str)
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(report: &mut Option<oneshot::Receiver<Answer>>) -> Option<Answer> {
+    match report {
+        Some(report) => report.await.ok(),
+        None => std::future::pending().await,
+    }
+}

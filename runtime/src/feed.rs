@@ -1,0 +1,343 @@
+//! The feed: committed events, to whoever follows them.
+//!
+//! A follower has a position and pulls. The newest records are in memory; one that has fallen behind
+//! them reads the journal instead, and changes over without a gap or a repeat, since both go by position.
+//!
+//! # Invariants
+//!
+//! - Only what is on disk is ever published.
+//! - A follower that waits is woken by the first record that matches, and only by such: its position
+//!   moves over the others while it sleeps.
+//!
+//! # What is absent on purpose
+//!
+//! - Queues: a slow follower costs nothing but its position.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use punchline_engine::dispatch::subscription::bit;
+use punchline_engine::event::{Record, Recorded};
+use punchline_engine::id::{MemberId, Sequence, Tenant};
+use punchline_storage::codec::{self, CodecError};
+use punchline_storage::journal::{Journal, JournalError};
+use tokio::sync::{Notify, watch};
+
+/// Events kept in memory for followers: the last second or so under full load.
+const EVENTS_KEPT_MAX: u64 = 65_536;
+
+/// How reading the journal failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The journal itself.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Its bytes are as they were written, but they are no record.
+    #[error("the record at sequence {sequence} does not decode: {source}")]
+    Undecodable {
+        /// Position of its first event.
+        sequence: u64,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+}
+
+/// A committed record with its place.
+#[derive(Debug)]
+pub struct Stored {
+    /// Position of its first event.
+    pub first: Sequence,
+    /// The record.
+    pub record: Record,
+    types: u64,
+}
+
+impl Stored {
+    /// A record whose first event has the position `first`.
+    pub fn new(first: Sequence, record: Record) -> Stored {
+        let types = record.events.iter().fold(0, |types, event| types | bit(event.event_type()));
+        Stored { first, record, types }
+    }
+
+    /// Position of its last event.
+    pub fn last(&self) -> Sequence {
+        Sequence(self.first.0 + self.record.events.len() as u64 - 1)
+    }
+}
+
+/// One event of a committed record.
+#[derive(Debug, Clone)]
+pub struct EventRef {
+    stored: Arc<Stored>,
+    index: u32,
+}
+
+impl EventRef {
+    /// The event with its place.
+    pub fn get(&self) -> Recorded<'_> {
+        self.stored.record.recorded(self.stored.first, self.index as usize)
+    }
+}
+
+/// Which events a follower wants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wanted {
+    /// Whose.
+    pub tenant: Tenant,
+    /// One bit for each type.
+    pub types: u64,
+    /// Only this member's, if given.
+    pub member: Option<MemberId>,
+}
+
+impl Wanted {
+    fn wants_any(&self, stored: &Stored) -> bool {
+        stored.record.tenant == self.tenant
+            && stored.types & self.types != 0
+            && self.member.is_none_or(|m| stored.record.member == Some(m))
+    }
+
+    fn select(&self, stored: &Arc<Stored>, from: Sequence, found: &mut Vec<EventRef>) {
+        if !self.wants_any(stored) {
+            return;
+        }
+        for (i, event) in stored.record.events.iter().enumerate() {
+            if stored.first.0 + i as u64 >= from.0 && bit(event.event_type()) & self.types != 0 {
+                found.push(EventRef { stored: stored.clone(), index: i as u32 });
+            }
+        }
+    }
+}
+
+/// What a follower got.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Events that it wants, in order.
+    pub events: Vec<EventRef>,
+    /// All positions before this one were looked at.
+    pub next: Sequence,
+    /// Whether it came from the journal: the follower had fallen behind.
+    pub from_journal: bool,
+}
+
+/// Committed events.
+pub struct Feed {
+    journal: Arc<dyn Journal>,
+    head: watch::Sender<Sequence>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    recent: VecDeque<Arc<Stored>>,
+    events: u64,
+    head: Sequence,
+    followers: BTreeMap<u64, FollowerState>,
+    next_follower: u64,
+}
+
+struct FollowerState {
+    wanted: Wanted,
+    position: Sequence,
+    /// Saw everything there was; moved along until something matches.
+    asleep: bool,
+    wake: Arc<Notify>,
+}
+
+/// Someone's place in the feed. Dropping it ends it.
+pub struct Follower {
+    feed: Arc<Feed>,
+    id: u64,
+    wake: Arc<Notify>,
+}
+
+impl Feed {
+    /// A feed over what the journal has.
+    pub fn new(journal: Arc<dyn Journal>) -> Arc<Feed> {
+        let head = Sequence(journal.head());
+        let inner = Inner { recent: VecDeque::new(), events: 0, head, followers: BTreeMap::new(), next_follower: 0 };
+        Arc::new(Feed { journal, head: watch::channel(head).0, inner: Mutex::new(inner) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nothing panics while it holds the feed")
+    }
+
+    /// The last durable position.
+    pub fn head(&self) -> Sequence {
+        *self.head.borrow()
+    }
+
+    /// Publishes records that are on disk.
+    pub fn publish(&self, records: impl IntoIterator<Item = Arc<Stored>>) {
+        let mut inner = self.lock();
+        for stored in records {
+            inner.head = stored.last();
+            inner.events += stored.record.events.len() as u64;
+            for follower in inner.followers.values_mut().filter(|f| f.asleep) {
+                if follower.wanted.wants_any(&stored) {
+                    follower.asleep = false;
+                    follower.wake.notify_one();
+                } else {
+                    follower.position = stored.last().next();
+                }
+            }
+            inner.recent.push_back(stored);
+            while inner.events > EVENTS_KEPT_MAX {
+                let oldest = inner.recent.pop_front().expect("there are events");
+                inner.events -= oldest.record.events.len() as u64;
+            }
+        }
+        let head = inner.head;
+        drop(inner);
+        self.head.send_replace(head);
+    }
+
+    /// Follows from `position` on.
+    pub fn follow(self: &Arc<Self>, wanted: Wanted, position: Sequence) -> Follower {
+        let wake = Arc::new(Notify::new());
+        let mut inner = self.lock();
+        let id = inner.next_follower;
+        inner.next_follower += 1;
+        inner.followers.insert(id, FollowerState { wanted, position, asleep: false, wake: wake.clone() });
+        drop(inner);
+        Follower { feed: self.clone(), id, wake }
+    }
+
+    /// A record of the journal, from memory where it is recent. Reads the disk: not for async tasks.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub fn record_at(&self, sequence: Sequence) -> Result<Option<Arc<Stored>>, ReadError> {
+        {
+            let inner = self.lock();
+            let after = inner.recent.partition_point(|s| s.first <= sequence);
+            if let Some(stored) = after.checked_sub(1).and_then(|i| inner.recent.get(i))
+                && stored.last() >= sequence
+            {
+                return Ok(Some(stored.clone()));
+            }
+        }
+        record_at(&*self.journal, sequence)
+    }
+
+    /// One event. Reads the disk: not for async tasks.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub fn event_at(&self, sequence: Sequence) -> Result<Option<EventRef>, ReadError> {
+        Ok(self.record_at(sequence)?.map(|stored| EventRef { index: (sequence.0 - stored.first.0) as u32, stored }))
+    }
+
+    /// Events from `position` on, straight from the journal; looks at one block. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub fn read_block(&self, wanted: &Wanted, position: Sequence) -> Result<Page, ReadError> {
+        // Trimmed positions are gone for everyone; what follows them is not.
+        let position = position.max(Sequence(self.journal.first()));
+        let Some(block) = self.journal.read(position.0)? else {
+            return Ok(Page { events: Vec::new(), next: position, from_journal: true });
+        };
+        let mut events = Vec::new();
+        for (first, _, bytes) in block.records() {
+            let record = decode(first, bytes)?;
+            wanted.select(&Arc::new(Stored::new(Sequence(first), record)), position, &mut events);
+        }
+        Ok(Page { events, next: Sequence(block.last_sequence() + 1), from_journal: true })
+    }
+}
+
+/// Reads the record that holds `sequence` from the journal.
+///
+/// # Errors
+///
+/// What the journal says; a record that does not decode is corruption.
+pub fn record_at(journal: &dyn Journal, sequence: Sequence) -> Result<Option<Arc<Stored>>, ReadError> {
+    let Some(block) = journal.read(sequence.0)? else { return Ok(None) };
+    let Some((first, _, bytes)) = block.record_at(sequence.0) else { return Ok(None) };
+    Ok(Some(Arc::new(Stored::new(Sequence(first), decode(first, bytes)?))))
+}
+
+/// Decodes a record of the journal.
+///
+/// # Errors
+///
+/// [`ReadError::Undecodable`], which names the position.
+pub fn decode(first: u64, bytes: &[u8]) -> Result<Record, ReadError> {
+    codec::decode_record(bytes).map_err(|source| ReadError::Undecodable { sequence: first, source })
+}
+
+impl Follower {
+    /// Whom it follows.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
+    /// What is there now, at most about `limit` events; `None` where there is nothing, and the follower
+    /// is asleep until [`woken`](Self::woken).
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub async fn next(&self, limit: usize) -> Result<Option<Page>, ReadError> {
+        let (wanted, position) = {
+            let mut inner = self.feed.lock();
+            let inner = &mut *inner;
+            let state = inner.followers.get_mut(&self.id).expect("a follower is there until dropped");
+            if state.position > inner.head {
+                state.asleep = true;
+                return Ok(None);
+            }
+            let first_kept = inner.recent.front().map_or(inner.head.next(), |s| s.first);
+            if state.position >= first_kept {
+                let mut page = Page { next: state.position, ..Page::default() };
+                let at = inner.recent.partition_point(|s| s.last() < state.position);
+                for stored in inner.recent.range(at..) {
+                    state.wanted.select(stored, state.position, &mut page.events);
+                    page.next = stored.last().next();
+                    if page.events.len() >= limit {
+                        break;
+                    }
+                }
+                state.position = page.next;
+                return Ok(Some(page));
+            }
+            (state.wanted, state.position)
+        };
+        let feed = self.feed.clone();
+        let read = tokio::task::spawn_blocking(move || feed.read_block(&wanted, position));
+        let page = read.await.expect("reading the journal does not panic")?;
+        self.set_position(page.next);
+        Ok(Some(page))
+    }
+
+    /// Returns when something that is wanted was published since [`next`](Self::next) gave `None`.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// All positions before this one were looked at, or hold nothing that is wanted.
+    pub fn position(&self) -> Sequence {
+        self.feed.lock().followers.get(&self.id).expect("a follower is there until dropped").position
+    }
+
+    /// Wants something else from now on.
+    pub fn set_wanted(&self, wanted: Wanted) {
+        let mut inner = self.feed.lock();
+        inner.followers.get_mut(&self.id).expect("a follower is there until dropped").wanted = wanted;
+    }
+
+    fn set_position(&self, position: Sequence) {
+        let mut inner = self.feed.lock();
+        inner.followers.get_mut(&self.id).expect("a follower is there until dropped").position = position;
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.feed.lock().followers.remove(&self.id);
+    }
+}

@@ -1,0 +1,499 @@
+//! The node: a data directory, opened, served, and closed.
+//!
+//! ```text
+//! open:  lock ▶ views ▶ journal (checked from the checkpoint) ▶ fold ▶ threads
+//! close: couriers ▶ last reports ▶ last commit ▶ views written ▶ lock
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use punchline_delivery::courier::Courier;
+use punchline_delivery::endpoint::EndpointPolicy;
+use punchline_engine::command::Command;
+use punchline_engine::id::Sequence;
+use punchline_engine::loyalty::tenant::Directory;
+use punchline_storage::data_dir::{DataDir, DataDirError, DataDirOptions};
+use punchline_storage::journal::{Journal, JournalError};
+use punchline_storage::memory::MemoryDisk;
+use punchline_storage::rows::{Rows, RowsError};
+use punchline_storage::sled_rows::{CACHE_BYTES_DEFAULT, SledRows};
+use punchline_storage::views::{Overlay, Views, write_behind};
+use tokio::sync::{Mutex, Semaphore, oneshot, watch};
+
+use crate::clock::{Clock, Stopwatch};
+use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::feed::Feed;
+use crate::seal::Sealer;
+use crate::sequencer::{FoldError, Job, Parts, Sequencer, fold};
+use crate::verify::{Verified, VerifyError};
+
+/// Pause between slices of write-behind: leaves the disk and the core to the commits.
+const WRITE_BEHIND_PAUSE: Duration = Duration::from_micros(500);
+/// Permits for reads that wait for the sequencer.
+const READS_MAX: usize = 1_024;
+/// How often a verification looks whether the first checkpoint was made.
+const VERIFY_POLL: Duration = Duration::from_millis(100);
+
+/// How to run a node.
+pub struct NodeOptions {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes attempts.
+    pub courier: Arc<dyn Courier>,
+    /// Seals and opens secrets.
+    pub sealer: Arc<Sealer>,
+    /// Where attempts may go.
+    pub policy: EndpointPolicy,
+    /// Commands that may wait; further ones are refused.
+    pub queue_max: usize,
+    /// Attempts under way at once, over all subscriptions.
+    pub in_flight_max: usize,
+    /// Below this much free space commands are refused, so that what runs can still be written down.
+    pub reserve_bytes: u64,
+    /// Longest between two checkpoints under load.
+    pub checkpoint_interval: Duration,
+    /// Members kept in memory beyond those that wait to be written.
+    pub members_cached: usize,
+}
+
+/// What a node stands on.
+pub struct Stores {
+    /// The truth.
+    pub journal: Arc<dyn Journal>,
+    /// The views.
+    pub rows: Arc<dyn Rows>,
+    /// Tells how much space is free; `None` where that is not known.
+    pub free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Default)]
+pub struct Recovery {
+    /// Last durable position.
+    pub head: Sequence,
+    /// Events applied to the views after their checkpoint.
+    pub events_applied: u64,
+    /// How long that took.
+    pub took: Duration,
+    /// A tail that was never acknowledged and was cut off.
+    pub cut_off: Option<String>,
+    /// The views did not open and were folded anew.
+    pub views_rebuilt: bool,
+}
+
+/// Why a node does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The journal. Nothing is touched: restore it from a backup.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The views' store.
+    #[error(transparent)]
+    Rows(#[from] RowsError),
+    /// The views cannot be folded.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+}
+
+/// The way to the sequencer.
+#[derive(Clone)]
+pub struct Submitter {
+    jobs: Sender<Job>,
+    permits: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    health: Arc<Health>,
+}
+
+impl Submitter {
+    fn gone(&self) -> Unavailable {
+        self.health.stopped().unwrap_or(Unavailable::ShuttingDown)
+    }
+
+    /// Carries out one command; answers once it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// The rejection, or why nothing is taken in; [`Unavailable::QueueFull`] at once where too many wait.
+    pub async fn submit(&self, command: Command) -> Answer {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::One(command, answer, Some(Place(permit)))).map_err(|_| self.gone())?;
+        answered.await.unwrap_or_else(|_| Err(self.gone().into()))
+    }
+
+    /// Carries out commands in their order, each on its own; answers once all are on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable::QueueFull`] where too many wait and `patient` is false; a patient caller waits its turn.
+    pub async fn submit_all(&self, commands: Vec<Command>, patient: bool) -> Result<Vec<Answer>, Unavailable> {
+        let count = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        let permit = if patient {
+            self.permits.clone().acquire_many_owned(count).await.map_err(|_| self.gone())?
+        } else {
+            self.permits.clone().try_acquire_many_owned(count).map_err(|_| Unavailable::QueueFull)?
+        };
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::Many(commands, answer, Some(Place(permit)))).map_err(|_| self.gone())?;
+        answered.await.map_err(|_| self.gone())
+    }
+
+    /// Carries out a command of the server's own, which the queue's bound does not hold back: its sender
+    /// never has more than one under way.
+    pub(crate) fn submit_internal(&self, command: Command) -> oneshot::Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        // Where the sequencer has gone, dropping the sender is the answer.
+        drop(self.jobs.send(Job::One(command, answer, None)));
+        answered
+    }
+
+    /// Reads the views between two commands; answers once what was read is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Why it never will be.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Views) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let permit = self.reads.clone().acquire_owned().await.map_err(|_| self.gone())?;
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Read(Box::new(move |views| {
+            let value = read(views);
+            Box::new(move |committed: Result<(), Unavailable>| {
+                drop(permit);
+                drop(answer.send(committed.map(|()| value)));
+            })
+        }));
+        self.jobs.send(job).map_err(|_| self.gone())?;
+        answered.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+}
+
+/// A running node.
+pub struct Node {
+    submitter: Submitter,
+    feed: Arc<Feed>,
+    directory: watch::Receiver<Arc<Directory>>,
+    dispatcher: Arc<Dispatcher>,
+    health: Arc<Health>,
+    clock: Arc<dyn Clock>,
+    sealer: Arc<Sealer>,
+    policy: EndpointPolicy,
+    journal: Arc<dyn Journal>,
+    rows: Arc<dyn Rows>,
+    recovery: Recovery,
+    /// Held while the views are written behind, and while they are verified.
+    writing: Arc<std::sync::Mutex<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    data_dir: Option<DataDir>,
+}
+
+impl Node {
+    /// Opens the data directory at `path`, makes it where there is none, and starts.
+    /// To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], with the path or position.
+    pub fn open(path: PathBuf, options: NodeOptions) -> Result<Node, OpenError> {
+        let data_dir = DataDir::open(&path, DataDirOptions::default())?;
+        let (stores, recovery) = open_stores(&data_dir)?;
+        Node::start(stores, recovery, options, Some(data_dir))
+    }
+
+    /// Starts on stores that are open.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Fold`] where the views cannot be folded.
+    pub fn start(
+        stores: Stores,
+        mut recovery: Recovery,
+        options: NodeOptions,
+        data_dir: Option<DataDir>,
+    ) -> Result<Node, OpenError> {
+        let Stores { journal, rows, free_bytes } = stores;
+        let watch = Stopwatch::start();
+        let (views, applied) = fold(&*journal, rows.clone(), options.members_cached)?;
+        recovery.head = Sequence(journal.head());
+        recovery.events_applied = applied;
+        recovery.took += watch.elapsed();
+        let feed = Feed::new(journal.clone());
+        let health = Arc::new(Health::default());
+        let (directory_tx, directory) = watch::channel(views.directory().clone());
+        let (jobs, jobs_rx) = crossbeam_channel::unbounded();
+        // No capacity: a batch is handed over only when the committer is free, and grows until then.
+        let (commit, commit_rx) = crossbeam_channel::bounded::<Batch>(0);
+        let (overlay_tx, overlay_rx) = crossbeam_channel::bounded::<Arc<Overlay>>(1);
+        let (written_tx, written) = crossbeam_channel::bounded(1);
+        let committer =
+            Committer { journal: journal.clone(), feed: feed.clone(), directory: directory_tx, health: health.clone() };
+        let parts = Parts {
+            clock: options.clock.clone(),
+            journal: journal.clone(),
+            rows: rows.clone(),
+            health: health.clone(),
+            free_bytes,
+            reserve_bytes: options.reserve_bytes,
+            checkpoint_interval: options.checkpoint_interval,
+            members_cached: options.members_cached,
+            commit,
+            write_behind: overlay_tx,
+            written,
+        };
+        let sequencer = Sequencer::new(parts, views);
+        let writing = Arc::new(std::sync::Mutex::new(()));
+        let (rows_behind, gate, failed) = (rows.clone(), writing.clone(), health.clone());
+        let threads = vec![
+            spawn("committer", &health, move || committer.run(&commit_rx)),
+            spawn("sequencer", &failed, move || sequencer.run(&jobs_rx)),
+            spawn("write-behind", &failed, move || {
+                for overlay in overlay_rx {
+                    let guard = gate.lock().unwrap_or_else(PoisonError::into_inner);
+                    let written = write_behind(&*rows_behind, &overlay, || std::thread::sleep(WRITE_BEHIND_PAUSE));
+                    drop(guard);
+                    // The members of the overlay are to be taken over, not copied: let go of it first.
+                    drop(overlay);
+                    if written_tx.send(written).is_err() {
+                        return;
+                    }
+                }
+            }),
+        ];
+        let submitter = Submitter {
+            jobs,
+            permits: Arc::new(Semaphore::new(options.queue_max)),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            health: health.clone(),
+        };
+        let dispatcher = Dispatcher::new(
+            options.clock.clone(),
+            feed.clone(),
+            options.courier,
+            options.sealer.clone(),
+            options.policy.clone(),
+            options.in_flight_max,
+            submitter.clone(),
+        );
+        tokio::spawn(dispatcher.clone().follow(directory.clone()));
+        Ok(Node {
+            submitter,
+            feed,
+            directory,
+            dispatcher,
+            health,
+            clock: options.clock,
+            sealer: options.sealer,
+            policy: options.policy,
+            journal,
+            rows,
+            recovery,
+            writing,
+            threads: Mutex::new(threads),
+            data_dir,
+        })
+    }
+
+    /// The way to the sequencer.
+    pub fn submitter(&self) -> &Submitter {
+        &self.submitter
+    }
+
+    /// Committed events.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
+    /// Everything that is configured, as of the last commit.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.directory.borrow().clone()
+    }
+
+    /// Deliveries.
+    pub fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Seals and opens secrets.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        &self.sealer
+    }
+
+    /// Where attempts may go.
+    pub fn policy(&self) -> &EndpointPolicy {
+        &self.policy
+    }
+
+    /// Why nothing is taken in; `None` where all is well.
+    pub fn stopped(&self) -> Option<Unavailable> {
+        self.health.stopped()
+    }
+
+    /// What opening found.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Space taken by journal and views.
+    pub fn size_bytes(&self) -> (u64, u64) {
+        (self.journal.size_bytes(), self.rows.size_bytes())
+    }
+
+    /// Verifies the journal and the views, as far as they are on disk; see [`crate::verify::verify`].
+    /// While it runs the views are not written behind. Takes long: not for async tasks.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read.
+    pub fn verify(&self) -> Result<Verified, VerifyError> {
+        // Until the first checkpoint rows may be newer than it says: a crash came while they were written.
+        let checkpointed = || Views::open(self.rows.clone(), 1).map(|views| views.checkpoint() >= self.recovery.head);
+        while !checkpointed()? {
+            std::thread::sleep(VERIFY_POLL);
+        }
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Scratch::new(self.data_dir.as_ref())?;
+        crate::verify::verify(&*self.journal, &self.rows, &fresh.rows, &mut |_, _| {})
+    }
+
+    /// Finishes what is under way, writes everything down and ends the threads.
+    pub async fn close(&self) {
+        self.dispatcher.stop().await;
+        let (done, stopped) = oneshot::channel();
+        if self.submitter.jobs.send(Job::Stop(done)).is_ok() {
+            drop(stopped.await);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().await);
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
+        drop(joined.await);
+    }
+}
+
+/// Rows to fold into and throw away: on disk where there is one, so that memory stays bounded.
+pub(crate) struct Scratch {
+    pub(crate) rows: Arc<dyn Rows>,
+    path: Option<PathBuf>,
+}
+
+impl Scratch {
+    pub(crate) fn new(data_dir: Option<&DataDir>) -> Result<Scratch, RowsError> {
+        let Some(data_dir) = data_dir else {
+            return Ok(Scratch { rows: Arc::new(MemoryDisk::new().rows()), path: None });
+        };
+        let path = data_dir.path().join("views.verifying");
+        drop(std::fs::remove_dir_all(&path));
+        let rows = Arc::new(SledRows::open(&path, CACHE_BYTES_DEFAULT)?);
+        Ok(Scratch { rows, path: Some(path) })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // What stays behind is removed before the next use.
+            drop(std::fs::remove_dir_all(path));
+        }
+    }
+}
+
+/// Verifies a data directory that no server has open: recovers it as a start would, then compares.
+/// `progress` is told the position reached and the head.
+///
+/// # Errors
+///
+/// [`OfflineError`], with the path or position.
+pub fn verify_offline(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(Verified, Recovery), OfflineError> {
+    let data_dir =
+        DataDir::open(path, DataDirOptions { create: false, ..DataDirOptions::default() }).map_err(OpenError::from)?;
+    let (stores, mut recovery) = open_stores(&data_dir)?;
+    let (mut views, applied) = fold(&*stores.journal, stores.rows.clone(), 1_024).map_err(OpenError::from)?;
+    recovery.head = Sequence(stores.journal.head());
+    recovery.events_applied = applied;
+    if let Some(overlay) = views.freeze() {
+        write_behind(&*stores.rows, &overlay, || {}).map_err(OpenError::from)?;
+    }
+    let fresh = Scratch::new(Some(&data_dir)).map_err(OpenError::from)?;
+    let verified = crate::verify::verify(&*stores.journal, &stores.rows, &fresh.rows, progress)?;
+    Ok((verified, recovery))
+}
+
+/// Why a data directory could not be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// It does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It opens, but something in it cannot be read.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+}
+
+/// Opens journal and views of a data directory; views that are damaged are set aside.
+///
+/// # Errors
+///
+/// [`OpenError`], with the path or position.
+pub fn open_stores(data_dir: &DataDir) -> Result<(Stores, Recovery), OpenError> {
+    let watch = Stopwatch::start();
+    let mut opened = data_dir.open_views()?;
+    let mut views_rebuilt = opened.rebuilt;
+    let mut rows: Arc<dyn Rows> = Arc::new(opened.rows);
+    let mut checkpoint = Views::open(rows.clone(), 1).map(|views| views.checkpoint());
+    if let Err(error) = &checkpoint {
+        tracing::warn!(%error, "the views do not open, they are set aside and folded anew");
+        drop(rows);
+        data_dir.set_views_aside()?;
+        opened = data_dir.open_views()?;
+        rows = Arc::new(opened.rows);
+        views_rebuilt = true;
+        checkpoint = Ok(Sequence(0));
+    }
+    let checkpoint = checkpoint.expect("set above where it was an error");
+    let (journal, report) = data_dir.open_journal(checkpoint.0)?;
+    let cut_off = report.cut_off.map(|cut| {
+        let text =
+            format!("from sequence {}: {} blocks, {} bytes: {}", cut.from_sequence, cut.blocks, cut.bytes, cut.why);
+        tracing::warn!(tail = text, "a tail that was never acknowledged was cut off");
+        text
+    });
+    if report.head < checkpoint.0 {
+        // Views never run ahead of the journal: this is another journal's, or one that lost its end.
+        return Err(JournalError::Corrupt {
+            path: data_dir.journal_path(),
+            sequence: report.head + 1,
+            what: punchline_storage::journal::Damage::Short { head: report.head, durable: checkpoint.0 },
+        }
+        .into());
+    }
+    let path = data_dir.path().to_owned();
+    let free_bytes = Box::new(move || punchline_storage::sync::free_bytes(&path).ok());
+    let recovery = Recovery { took: watch.elapsed(), cut_off, views_rebuilt, ..Recovery::default() };
+    Ok((Stores { journal: Arc::new(journal), rows, free_bytes }, recovery))
+}
+
+/// A thread whose end by a bug stops the node, loudly.
+fn spawn(name: &'static str, health: &Arc<Health>, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let health = health.clone();
+    let run = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+            let what = format!("the {name} failed: this is a bug, see the log");
+            tracing::error!(what);
+            health.stop(Unavailable::Stopped { what });
+        }
+    };
+    std::thread::Builder::new().name(name.into()).spawn(run).expect("the system has room for a thread")
+}

@@ -1,0 +1,526 @@
+//! The sequencer: the single writer. One thread decides every command, in the order of arrival.
+//!
+//! ```text
+//! queue ──▶ decide, apply to the views ──▶ batch ──▶ committer (append, sync, answer)
+//! ```
+//!
+//! While the committer syncs one batch the next one is decided, and grows until the disk is free: the
+//! slower the disk, the larger the batch.
+//!
+//! # Invariants
+//!
+//! - What was decided is applied at once, so the next command sees it, in the same batch or a later one.
+//! - Reads run here too and are answered with the batch, so nobody ever sees what a crash could undo.
+//! - The views' overlay goes to disk only when everything in it is in the journal.
+//! - After a failed append the working set is thrown away and folded anew from what is on disk.
+//!
+//! # What is absent on purpose
+//!
+//! - Unbounded anything: callers hold a permit for each command until it is answered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
+use punchline_engine::command::{Action, Command};
+use punchline_engine::decide::{Decision, WorkingSet, decide, resolve};
+use punchline_engine::event::{Event, Record};
+use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::loyalty::tenant::Directory;
+use punchline_engine::rejection::Rejection;
+use punchline_engine::time::UnixMillis;
+use punchline_storage::block::{BlockBuilder, BlockHash, RECORD_BYTES_MAX};
+use punchline_storage::codec;
+use punchline_storage::journal::Journal;
+use punchline_storage::rows::{Rows, RowsError};
+use punchline_storage::views::{Overlay, Views, ViewsError};
+use tokio::sync::oneshot;
+
+use crate::clock::{Clock, Stopwatch};
+use crate::committer::{Answer, Batch, Health, Outcome, Place, Reply, Unavailable, why_stopped};
+use crate::feed::{self, ReadError, Stored};
+
+/// Commands decided before the committer is asked again whether it is free.
+const DECIDED_AT_ONCE: usize = 64;
+/// A batch is closed at this many records: about a megabyte, and a few milliseconds of deciding.
+const BATCH_RECORDS_MAX: usize = 4_096;
+/// How often the clock-driven parts are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long after a full disk the next try is made.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// The overlay is frozen when this many rows wait, whatever the interval: bounds memory and recovery.
+const WAITING_ROWS_MAX: usize = 40_000;
+/// Commands wait where the overlay has grown to this many times its bound before the last was written.
+const WAITING_ROWS_STALL: usize = 4;
+
+/// Something for the sequencer.
+pub(crate) enum Job {
+    One(Command, oneshot::Sender<Answer>, Option<Place>),
+    Many(Vec<Command>, oneshot::Sender<Vec<Answer>>, Option<Place>),
+    Read(Read),
+    /// Commit what there is, write the views behind, and end.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Reads the views and gives back how to answer.
+pub(crate) type Read = Box<dyn FnOnce(&mut Views) -> Box<dyn FnOnce(Result<(), Unavailable>) + Send> + Send>;
+
+/// What the sequencer works with.
+pub(crate) struct Parts {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) rows: Arc<dyn Rows>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
+    pub(crate) reserve_bytes: u64,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) members_cached: usize,
+    pub(crate) commit: Sender<Batch>,
+    pub(crate) write_behind: Sender<Arc<Overlay>>,
+    pub(crate) written: Receiver<Result<(), RowsError>>,
+}
+
+/// Why the working set cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// The journal.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The views.
+    #[error(transparent)]
+    Views(#[from] ViewsError),
+}
+
+/// Opens the views and applies the journal after their checkpoint. Gives also the number of events applied.
+///
+/// # Errors
+///
+/// [`FoldError`] where either cannot be read.
+pub fn fold(journal: &dyn Journal, rows: Arc<dyn Rows>, members_cached: usize) -> Result<(Views, u64), FoldError> {
+    let mut views = Views::open(rows, members_cached)?;
+    let mut next = views.checkpoint().next();
+    while let Some(block) = journal.read(next.0).map_err(ReadError::from)? {
+        for (first, _, bytes) in block.records() {
+            if first >= next.0 {
+                views.apply(Sequence(first), &feed::decode(first, bytes)?)?;
+            }
+        }
+        next = Sequence(block.last_sequence() + 1);
+    }
+    let applied = next.0 - 1 - views.checkpoint().0;
+    Ok((views, applied))
+}
+
+pub(crate) struct Sequencer {
+    parts: Parts,
+    views: Views,
+    directory: Arc<Directory>,
+    batch: Batch,
+    builder: BlockBuilder,
+    encoded: Vec<u8>,
+    /// Position of the next event.
+    next: Sequence,
+    previous_hash: BlockHash,
+    last_time: UnixMillis,
+    /// Records that are decided but may not be on disk yet: a repeat is compared with them.
+    recent: VecDeque<Arc<Stored>>,
+    since_checkpoint: Stopwatch,
+    since_disk_check: Stopwatch,
+    disk_full: Option<Unavailable>,
+    writing: bool,
+}
+
+impl Sequencer {
+    pub(crate) fn new(parts: Parts, views: Views) -> Sequencer {
+        let mut sequencer = Sequencer {
+            directory: views.directory().clone(),
+            views,
+            batch: Batch::default(),
+            builder: BlockBuilder::new(),
+            encoded: Vec::new(),
+            next: Sequence(0),
+            previous_hash: BlockHash::NONE,
+            last_time: UnixMillis(0),
+            recent: VecDeque::new(),
+            since_checkpoint: Stopwatch::start(),
+            since_disk_check: Stopwatch::start(),
+            disk_full: None,
+            writing: false,
+            parts,
+        };
+        sequencer.continue_journal();
+        sequencer.check_disk();
+        sequencer
+    }
+
+    fn continue_journal(&mut self) {
+        self.next = Sequence(self.parts.journal.head()).next();
+        self.previous_hash = self.parts.journal.head_hash();
+    }
+
+    /// Decides until told to stop, or until nobody is left who could ask.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            if let Some(why) = self.parts.health.stopped() {
+                match self.run_stopped(jobs, why) {
+                    Some(done) => {
+                        let _ = done.map(|done| done.send(()));
+                        return;
+                    }
+                    None => continue,
+                }
+            }
+            self.tick();
+            match self.next_job(jobs) {
+                Next::Idle => {}
+                Next::Job(Job::Stop(done)) => return self.finish(done),
+                Next::Job(job) => {
+                    self.take(job);
+                    if let Some(done) = self.take_more(jobs) {
+                        return self.finish(done);
+                    }
+                }
+                Next::HungUp => return self.finish(oneshot::channel().0),
+            }
+        }
+    }
+
+    /// Waits for a job, or hands the batch over when the committer is free.
+    fn next_job(&mut self, jobs: &Receiver<Job>) -> Next {
+        let stalled = self.views.waiting_rows() > WAITING_ROWS_STALL * WAITING_ROWS_MAX && self.writing;
+        if self.batch.is_empty() && stalled {
+            if let Ok(written) = self.parts.written.recv_timeout(TICK) {
+                self.written(written);
+            }
+            return Next::Idle;
+        }
+        if self.batch.is_empty() {
+            return match jobs.recv_timeout(TICK) {
+                Ok(job) => Next::Job(job),
+                Err(RecvTimeoutError::Timeout) => Next::Idle,
+                Err(RecvTimeoutError::Disconnected) => Next::HungUp,
+            };
+        }
+        if stalled || self.batch.records.len() >= BATCH_RECORDS_MAX {
+            self.hand_over();
+            return Next::Idle;
+        }
+        let commit = self.parts.commit.clone();
+        select! {
+            // The batch is taken only once the committer is there to receive it.
+            send(commit, self.take_batch()) -> sent => {
+                sent.expect("the committer outlives the sequencer");
+                Next::Idle
+            }
+            recv(jobs) -> job => job.map_or(Next::HungUp, Next::Job),
+        }
+    }
+
+    /// Takes what is waiting, up to a bound, so that a batch is not handed over for each command.
+    fn take_more(&mut self, jobs: &Receiver<Job>) -> Option<oneshot::Sender<()>> {
+        for _ in 1..DECIDED_AT_ONCE {
+            match jobs.try_recv() {
+                Ok(Job::Stop(done)) => return Some(done),
+                Ok(job) => self.take(job),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, job: Job) {
+        let reply = match job {
+            Job::One(command, to, permit) => Reply::One(to, self.decide(&command), permit),
+            Job::Many(commands, to, permit) => {
+                let answers = commands.iter().map(|command| self.decide(command)).collect();
+                Reply::Many(to, answers, permit)
+            }
+            Job::Read(read) => Reply::Call(read(&mut self.views)),
+            Job::Stop(_) => unreachable!("handled by the callers"),
+        };
+        self.batch.replies.push(reply);
+    }
+
+    fn decide(&mut self, command: &Command) -> Answer {
+        // How far deliveries have come is small, and without it they would be repeated.
+        let is_report = matches!(command.action, Action::ReportDeliveries { .. });
+        if let Some(full) = self.disk_full.as_ref().filter(|_| !is_report) {
+            return Err(full.clone().into());
+        }
+        match self.try_decide(command) {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(rejection)) => Err(rejection.into()),
+            Err(error) => {
+                tracing::error!(%error, tenant = %command.tenant, "the views failed");
+                let why = Unavailable::Stopped { what: error.to_string() };
+                self.parts.health.stop(why.clone());
+                Err(why.into())
+            }
+        }
+    }
+
+    fn try_decide(&mut self, command: &Command) -> Result<Result<Outcome, Rejection>, FoldError> {
+        let now = self.parts.clock.now().max(self.last_time);
+        let key = command.key();
+        let seen = match &key {
+            Some(key) => match self.views.seen(command.tenant, key)? {
+                Some(sequence) => self.record_at(sequence)?.filter(|s| s.record.key.as_ref() == Some(key)),
+                None => None,
+            },
+            None => None,
+        };
+        let identifiers = command.identifiers();
+        let mut owners: Vec<Option<MemberId>> = Vec::with_capacity(identifiers.len());
+        for identifier in identifiers {
+            owners.push(self.views.owner(command.tenant, identifier)?);
+        }
+        let member_id = command.member_id().or_else(|| match command.action {
+            Action::RecordConsumption(_) => resolve(identifiers, &owners).ok().flatten(),
+            _ => None,
+        });
+        let member = match member_id {
+            Some(id) => self.views.member(command.tenant, id)?,
+            None => None,
+        };
+        let seen = seen.as_ref().map(|s| (s.first, &s.record));
+        let set = WorkingSet { now, directory: &self.directory, seen, owners: &owners, member };
+        let events = match decide(&set, command) {
+            Ok(Decision::Events(events)) => events,
+            Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let (tenant, member) = match &events[0] {
+            Event::AdvertiserCreated(e) => (first_tenant(e.advertiser_id), None),
+            Event::MemberCreated(e) => (command.tenant, Some(e.member_id)),
+            _ => (command.tenant, member_id),
+        };
+        let record = Record { tenant, time: now, member, key, events };
+        self.encoded.clear();
+        codec::encode_record_into(&record, &mut self.encoded);
+        if self.encoded.len() > RECORD_BYTES_MAX {
+            return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
+        }
+        self.last_time = now;
+        Ok(Ok(Outcome::Accepted(self.append(record)?)))
+    }
+
+    fn append(&mut self, record: Record) -> Result<Arc<Stored>, FoldError> {
+        let events = record.events.len() as u64;
+        self.views.apply(self.next, &record)?;
+        if !Arc::ptr_eq(&self.directory, self.views.directory()) {
+            self.directory = self.views.directory().clone();
+            self.batch.directory = Some(self.directory.clone());
+        }
+        if self.builder.push(&self.encoded, events as u32).is_err() {
+            self.close_block();
+            self.builder
+                .push(&self.encoded, events as u32)
+                .expect("a record that is not too large fits an empty block");
+        }
+        let stored = Arc::new(Stored::new(self.next, record));
+        self.next = Sequence(self.next.0 + events);
+        self.batch.records.push(stored.clone());
+        self.recent.push_back(stored.clone());
+        if self.builder.is_full() {
+            self.close_block();
+        }
+        Ok(stored)
+    }
+
+    /// Waits until the committer takes the batch.
+    fn hand_over(&mut self) {
+        let batch = self.take_batch();
+        self.parts.commit.send(batch).expect("the committer outlives the sequencer");
+    }
+
+    fn take_batch(&mut self) -> Batch {
+        self.close_block();
+        std::mem::take(&mut self.batch)
+    }
+
+    fn close_block(&mut self) {
+        if self.builder.is_empty() {
+            return;
+        }
+        let first = self.next.0 - u64::from(self.builder.events());
+        let block = self.builder.finish(first, self.parts.journal.head(), self.previous_hash);
+        self.previous_hash = block.hash;
+        self.batch.blocks.push(block);
+    }
+
+    fn record_at(&self, sequence: Sequence) -> Result<Option<Arc<Stored>>, ReadError> {
+        let at = self.recent.partition_point(|s| s.last() < sequence);
+        match self.recent.get(at).filter(|s| s.first <= sequence) {
+            Some(stored) => Ok(Some(stored.clone())),
+            None => feed::record_at(&*self.parts.journal, sequence),
+        }
+    }
+
+    /// What goes by the clock: forgetting what is on disk, checkpoints, the free space.
+    fn tick(&mut self) {
+        let durable = Sequence(self.parts.journal.head());
+        while self.recent.front().is_some_and(|s| s.last() <= durable) {
+            self.recent.pop_front();
+        }
+        if let Ok(written) = self.parts.written.try_recv() {
+            self.written(written);
+        }
+        let due = self.since_checkpoint.elapsed() >= self.parts.checkpoint_interval;
+        if !self.writing && (due || self.views.waiting_rows() >= WAITING_ROWS_MAX) {
+            self.since_checkpoint = Stopwatch::start();
+            self.checkpoint();
+        }
+        if self.since_disk_check.elapsed() >= REOPEN_AFTER {
+            self.check_disk();
+        }
+    }
+
+    /// Freezes the overlay. It travels with the batch, so that it is written once all of it is durable.
+    fn checkpoint(&mut self) {
+        let Some(overlay) = self.views.freeze() else { return };
+        self.writing = true;
+        let write_behind = self.parts.write_behind.clone();
+        self.batch.replies.push(Reply::Call(Box::new(move |committed| {
+            if committed.is_ok() {
+                drop(write_behind.send(overlay));
+            }
+        })));
+    }
+
+    fn written(&mut self, written: Result<(), RowsError>) {
+        self.writing = false;
+        match written {
+            Ok(()) => self.views.written(),
+            Err(error) => {
+                tracing::error!(%error, "the views could not be written");
+                let what = error.to_string();
+                let full = error.is_storage_full();
+                let why = if full { Unavailable::DiskFull { what } } else { Unavailable::Stopped { what } };
+                self.parts.health.stop(why);
+            }
+        }
+    }
+
+    fn check_disk(&mut self) {
+        self.since_disk_check = Stopwatch::start();
+        let Some(free) = (self.parts.free_bytes)() else { return };
+        metrics::gauge!("punchline_disk_free_bytes").set(free as f64);
+        metrics::gauge!("punchline_log_size_bytes").set(self.parts.journal.size_bytes() as f64);
+        let lag = self.next.0 - 1 - self.views.checkpoint().0;
+        metrics::gauge!("punchline_projection_lag_events", "projection" => "views").set(lag as f64);
+        let imbalance: i64 = self.views.houses().values().map(|h| h.imbalance()).sum();
+        metrics::gauge!("punchline_ledger_imbalance").set(imbalance as f64);
+        let reserve = self.parts.reserve_bytes;
+        let was_full = self.disk_full.is_some();
+        self.disk_full = (free < reserve)
+            .then(|| Unavailable::DiskFull { what: format!("{free} bytes are free, {reserve} are kept in reserve") });
+        match (&self.disk_full, was_full) {
+            (Some(why), false) => tracing::error!(%why, "commands are refused until there is room"),
+            (None, true) => tracing::info!(free, "there is room again, commands are taken"),
+            _ => {}
+        }
+    }
+
+    /// Nothing can be written: throws the working set away, folds anew what is on disk, and serves reads
+    /// until the journal opens again. `Some` when it is time to end.
+    fn run_stopped(&mut self, jobs: &Receiver<Job>, why: Unavailable) -> Option<Option<oneshot::Sender<()>>> {
+        let lost = std::mem::take(&mut self.batch);
+        lost.replies.into_iter().for_each(|reply| reply.send(&Err(why.clone())));
+        if self.writing
+            && let Ok(written) = self.parts.written.recv_timeout(Duration::from_secs(30))
+        {
+            // Whether it was written is read from the disk below.
+            self.writing = false;
+            drop(written);
+        }
+        self.builder = BlockBuilder::new();
+        self.recent.clear();
+        let may_pass = matches!(why, Unavailable::DiskFull { .. });
+        let mut folded = self.fold_anew();
+        let mut since = Stopwatch::start();
+        loop {
+            match jobs.recv_timeout(TICK) {
+                Ok(Job::Stop(done)) => return Some(Some(done)),
+                Ok(Job::One(_, to, permit)) => {
+                    Reply::One(to, Err(why.clone().into()), permit).send(&Ok(()));
+                }
+                Ok(Job::Many(commands, to, permit)) => {
+                    let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
+                    Reply::Many(to, answers, permit).send(&Ok(()));
+                }
+                Ok(Job::Read(read)) if folded => read(&mut self.views)(Ok(())),
+                Ok(Job::Read(read)) => read(&mut self.views)(Err(why.clone())),
+                Err(RecvTimeoutError::Disconnected) => return Some(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if may_pass && since.elapsed() >= REOPEN_AFTER {
+                since = Stopwatch::start();
+                self.check_disk();
+                if self.disk_full.is_some() {
+                    continue;
+                }
+                match self.parts.journal.reopen() {
+                    Ok(head) => {
+                        folded = self.fold_anew();
+                        if folded {
+                            tracing::info!(head, "the journal is open again");
+                            self.continue_journal();
+                            self.parts.health.resume();
+                            return None;
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, why = %why_stopped(&error), "the journal does not open yet"),
+                }
+            }
+        }
+    }
+
+    fn fold_anew(&mut self) -> bool {
+        match fold(&*self.parts.journal, self.parts.rows.clone(), self.parts.members_cached) {
+            Ok((views, _)) => {
+                self.directory = views.directory().clone();
+                self.views = views;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "what is on disk cannot be read");
+                false
+            }
+        }
+    }
+
+    /// Commits what there is and writes the views behind, so that the next start has nothing to apply.
+    fn finish(mut self, done: oneshot::Sender<()>) {
+        self.hand_over();
+        while self.writing {
+            match self.parts.written.recv_timeout(Duration::from_secs(30)) {
+                Ok(written) => self.written(written),
+                Err(_) => break,
+            }
+        }
+        self.checkpoint();
+        self.hand_over();
+        if self.writing {
+            drop(self.parts.written.recv_timeout(Duration::from_secs(30)));
+        }
+        let _ = done.send(());
+    }
+}
+
+enum Next {
+    Idle,
+    Job(Job),
+    HungUp,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.replies.is_empty()
+    }
+}
+
+/// Where an advertiser's own events stand.
+fn first_tenant(advertiser: AdvertiserId) -> Tenant {
+    Tenant { advertiser, environment: Environment::Production }
+}

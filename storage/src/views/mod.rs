@@ -1,0 +1,406 @@
+//! The views: what the journal comes to, kept in memory while it is new and written behind.
+//!
+//! ```text
+//!            apply                   freeze                  write_behind
+//! record ───────────▶ active overlay ───────▶ frozen overlay ─────────────▶ rows … checkpoint
+//! look up:            active → frozen → clean members → rows
+//! ```
+//!
+//! # Invariants
+//!
+//! - A view is a pure fold of records: applying the same records gives the same rows, byte for byte.
+//! - Applying a record that a row already holds changes nothing, since every aggregate knows the last
+//!   event it holds. So rows may be newer than the checkpoint after a crash, and recovery applies
+//!   everything after the checkpoint again.
+//! - Rows that an aggregate refers to (ledger chunks, identifiers, delivery rows) are written before it.
+//!
+//! # What is absent on purpose
+//!
+//! - Threads and locks: one owner, the sequencer; the frozen overlay is shared, but never changed.
+//! - Positions of entries beyond the newest are in chunk rows; the entries themselves in the journal.
+
+mod keys;
+mod overlay;
+mod scan;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use punchline_engine::dispatch::{DeliveryProgress, DeliveryState, RowState};
+use punchline_engine::event::{CommandKey, Event, Record, Recorded};
+use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::loyalty::ledger::House;
+use punchline_engine::loyalty::member::{Identifier, Member};
+use punchline_engine::loyalty::tenant::Directory;
+
+use crate::codec::{self, CodecError};
+use crate::layout::Table;
+use crate::rows::{Rows, RowsError};
+
+pub use overlay::{Overlay, write_behind};
+pub use verify::{Difference, compare};
+
+use keys::{Hash, MemberKey};
+
+/// Version of the rows' format; rows of another version are set aside and rebuilt.
+const FORMAT_VERSION: u32 = 1;
+
+/// Ledger positions in one chunk row.
+const ENTRIES_PER_CHUNK: usize = 64;
+
+/// How the views failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewsError {
+    /// The store below failed.
+    #[error(transparent)]
+    Rows(#[from] RowsError),
+    /// A row is not what was written.
+    #[error("row {key} of view {table} is damaged: {source}", table = table.name())]
+    Damaged {
+        /// Which view.
+        table: Table,
+        /// Which row, in hex.
+        key: String,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// The rows are of a version that this program does not write.
+    #[error("the views have format version {found}, this program has {FORMAT_VERSION}")]
+    Version {
+        /// What they have.
+        found: u32,
+    },
+}
+
+/// The views of all tenants.
+pub struct Views {
+    rows: Arc<dyn Rows>,
+    active: Overlay,
+    frozen: Option<Arc<Overlay>>,
+    clean: quick_cache::unsync::Cache<MemberKey, Member>,
+    owners: quick_cache::unsync::Cache<Hash, MemberId>,
+    directory: Arc<Directory>,
+    houses: BTreeMap<Tenant, House>,
+    deliveries: BTreeMap<SubscriptionId, DeliveryState>,
+    checkpoint: Sequence,
+    applied: Sequence,
+}
+
+impl Views {
+    /// Opens the views as of their checkpoint; `members_cached` bounds the members kept in memory
+    /// beyond those that wait to be written.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError`] where a row cannot be read: the views are to be set aside then.
+    pub fn open(rows: Arc<dyn Rows>, members_cached: usize) -> Result<Views, ViewsError> {
+        let version = rows.get(Table::Meta, keys::FORMAT)?;
+        let version = version.map(|v| v.try_into().map_or(0, u32::from_be_bytes));
+        if let Some(found) = version.filter(|v| *v != FORMAT_VERSION) {
+            return Err(ViewsError::Version { found });
+        }
+        let checkpoint = Sequence(keys::read_u64(rows.get(Table::Meta, keys::CHECKPOINT)?));
+        let mut views = Views {
+            active: Overlay::default(),
+            frozen: None,
+            clean: quick_cache::unsync::Cache::new(members_cached),
+            owners: quick_cache::unsync::Cache::new(members_cached * 2),
+            directory: Arc::default(),
+            houses: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            checkpoint,
+            applied: checkpoint,
+            rows,
+        };
+        views.load_small()?;
+        Ok(views)
+    }
+
+    /// Loads what is always in memory: the directory, from its own events, and the small aggregates.
+    fn load_small(&mut self) -> Result<(), ViewsError> {
+        let mut directory = Directory::default();
+        for (key, value) in scan::all(&*self.rows, Table::Config)? {
+            let record = codec::decode_record(&value).map_err(damaged(Table::Config, &key))?;
+            let first = Sequence(keys::read_u64(Some(key)));
+            // Rows beyond the checkpoint are applied again by recovery.
+            if first <= self.checkpoint {
+                record.all_recorded(first).for_each(|r| {
+                    directory.apply(&r);
+                });
+            }
+        }
+        self.directory = Arc::new(directory);
+        for (key, value) in scan::all(&*self.rows, Table::Houses)? {
+            let house = codec::decode_house(&value).map_err(damaged(Table::Houses, &key))?;
+            self.houses.extend(keys::parse_tenant(&key).map(|tenant| (tenant, house)));
+        }
+        for (key, value) in scan::all(&*self.rows, Table::Cursors)? {
+            let state = codec::decode_delivery_state(&value).map_err(damaged(Table::Cursors, &key))?;
+            self.deliveries.extend(keys::parse_subscription(&key).map(|id| (id, state)));
+        }
+        Ok(())
+    }
+
+    /// Everything that is configured.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The house's accounts, by tenant.
+    pub fn houses(&self) -> &BTreeMap<Tenant, House> {
+        &self.houses
+    }
+
+    /// How far the deliveries of a subscription have come.
+    pub fn delivery_state(&self, subscription: SubscriptionId) -> Option<&DeliveryState> {
+        self.deliveries.get(&subscription)
+    }
+
+    /// Position of the last event applied.
+    pub fn applied(&self) -> Sequence {
+        self.applied
+    }
+
+    /// Position that the rows on disk are folded to.
+    pub fn checkpoint(&self) -> Sequence {
+        self.checkpoint
+    }
+
+    /// A member, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError`] if its row cannot be read.
+    pub fn member(&mut self, tenant: Tenant, id: MemberId) -> Result<Option<&Member>, ViewsError> {
+        let key = (tenant, id);
+        if self.active.members.contains_key(&key) {
+            return Ok(self.active.members.get(&key));
+        }
+        if let Some(frozen) = &self.frozen
+            && frozen.members.contains_key(&key)
+        {
+            return Ok(frozen.members.get(&key));
+        }
+        if self.clean.get(&key).is_none() {
+            match self.load_member(&key)? {
+                Some(member) => self.clean.insert(key, member),
+                None => return Ok(None),
+            }
+        }
+        // A cache may refuse what was put in, so a look-up may miss right after.
+        Ok(self.clean.get(&key))
+    }
+
+    fn load_member(&self, (tenant, id): &MemberKey) -> Result<Option<Member>, ViewsError> {
+        let key = keys::member(*tenant, *id);
+        let Some(row) = self.rows.get(Table::Members, &key)? else { return Ok(None) };
+        codec::decode_member(&row).map(Some).map_err(damaged(Table::Members, &key))
+    }
+
+    /// The member, taken to the active overlay in order to be changed.
+    fn member_mut(&mut self, key: MemberKey) -> Result<&mut Member, ViewsError> {
+        if !self.active.members.contains_key(&key) {
+            let frozen = self.frozen.as_ref().and_then(|f| f.members.get(&key).cloned());
+            let member = match frozen.or_else(|| self.clean.remove(&key).map(|(_, member)| member)) {
+                Some(member) => member,
+                None => self.load_member(&key)?.expect("decide checked that the member exists"),
+            };
+            self.active.members.insert(key, member);
+        }
+        Ok(self.active.members.get_mut(&key).expect("put there above"))
+    }
+
+    /// The member known by an identifier, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError`] if the row cannot be read.
+    pub fn owner(&mut self, tenant: Tenant, identifier: &Identifier) -> Result<Option<MemberId>, ViewsError> {
+        let key = keys::identifier(tenant, identifier);
+        let frozen = || self.frozen.as_ref().and_then(|f| f.identifiers.get(&key));
+        if let Some(owner) = self.active.identifiers.get(&key).or_else(frozen) {
+            return Ok(*owner);
+        }
+        if let Some(owner) = self.owners.get(&key) {
+            return Ok(Some(*owner));
+        }
+        let owner = self.rows.get(Table::Identifiers, &key)?.and_then(|row| keys::parse_member_id(&row));
+        if let Some(owner) = owner {
+            self.owners.insert(key, owner);
+        }
+        Ok(owner)
+    }
+
+    /// Where a command's key was used up, if it was.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError`] if the row cannot be read.
+    pub fn seen(&self, tenant: Tenant, key: &CommandKey) -> Result<Option<Sequence>, ViewsError> {
+        let key = keys::command(tenant, key);
+        let frozen = || self.frozen.as_ref().and_then(|f| f.seen.get(&key));
+        if let Some(sequence) = self.active.seen.get(&key).or_else(frozen) {
+            return Ok(Some(*sequence));
+        }
+        Ok(self.rows.get(Table::Seen, &key)?.map(|row| Sequence(keys::read_u64(Some(row)))))
+    }
+
+    /// Folds a record in, whose first event has the position `first`.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError`] if a row cannot be read; the record may be half applied then, so the views are to
+    /// be opened anew.
+    pub fn apply(&mut self, first: Sequence, record: &Record) -> Result<(), ViewsError> {
+        if let Some(key) = &record.key {
+            self.active.seen.insert(keys::command(record.tenant, key), first);
+        }
+        let mut configured = false;
+        for recorded in record.all_recorded(first) {
+            configured |= self.apply_event(&recorded)?;
+        }
+        if configured {
+            let key = first.0.to_be_bytes().to_vec();
+            self.active.put(Table::Config, key, codec::encode_record(record));
+        }
+        self.applied = Sequence(first.0 + record.events.len() as u64 - 1);
+        self.active.upto = self.applied;
+        Ok(())
+    }
+
+    fn apply_event(&mut self, recorded: &Recorded<'_>) -> Result<bool, ViewsError> {
+        match recorded.event {
+            Event::MemberCreated(event) => {
+                let key = (recorded.tenant, event.member_id);
+                for identifier in &event.identifiers {
+                    self.set_owner(recorded.tenant, identifier, Some(event.member_id));
+                }
+                // Applied again after a crash, the row on disk may be newer than this event.
+                if self.member(key.0, key.1)?.is_none() {
+                    let member = Member::created_by(recorded).expect("the event creates a member");
+                    self.active.members.insert(key, member);
+                }
+            }
+            Event::MemberUpdated(event) => {
+                let tenant = recorded.tenant;
+                let member = self.member_mut((tenant, event.member_id))?;
+                if recorded.sequence > member.as_of {
+                    let before = std::mem::take(&mut member.identifiers);
+                    before.iter().for_each(|i| self.set_owner(tenant, i, None));
+                    event.identifiers.iter().for_each(|i| self.set_owner(tenant, i, Some(event.member_id)));
+                }
+                self.member_mut((tenant, event.member_id))?.apply(recorded);
+            }
+            Event::DeliveryProgressed(event) => self.apply_progress(recorded, event.subscription_id, &event.progress),
+            Event::DeadLettersRedriven(event) => self.apply_redrive(recorded, event.subscription_id, &event.sequences)?,
+            Event::SubscriptionDeleted(event) => {
+                self.deliveries.remove(&event.subscription_id);
+                self.active.cursors.insert(event.subscription_id);
+            }
+            Event::AdvertiserCreated(_) | Event::CampaignCreated(_) | Event::CampaignUpdated(_) => {}
+            _ => {
+                if let Some(id) = recorded.member {
+                    let key = (recorded.tenant, id);
+                    let member = self.member_mut(key)?;
+                    member.apply(recorded);
+                    if member.entries_tail.len() > ENTRIES_PER_CHUNK {
+                        let chunk: Vec<u8> =
+                            member.entries_tail.drain(..ENTRIES_PER_CHUNK).flat_map(|s| s.0.to_be_bytes()).collect();
+                        let number = (member.entries as usize - 1) / ENTRIES_PER_CHUNK - 1;
+                        self.active.put(Table::Ledger, keys::chunk(key.0, key.1, number as u32), chunk);
+                    }
+                }
+            }
+        }
+        let house = self.houses.entry(recorded.tenant).or_default();
+        let before = house.as_of;
+        house.apply(recorded);
+        if house.as_of != before {
+            self.active.houses.insert(recorded.tenant);
+        }
+        // Only what concerns the directory copies it.
+        let concerns = punchline_engine::loyalty::tenant::concerns_directory(recorded.event);
+        Ok(concerns && Arc::make_mut(&mut self.directory).apply(recorded))
+    }
+
+    fn set_owner(&mut self, tenant: Tenant, identifier: &Identifier, owner: Option<MemberId>) {
+        let key = keys::identifier(tenant, identifier);
+        self.owners.remove(&key);
+        self.active.identifiers.insert(key, owner);
+    }
+
+    fn apply_progress(&mut self, recorded: &Recorded<'_>, id: SubscriptionId, progress: &DeliveryProgress) {
+        let state = self.deliveries.entry(id).or_default();
+        if recorded.sequence <= state.as_of {
+            return;
+        }
+        state.as_of = recorded.sequence;
+        let forgotten = state.apply(progress);
+        self.active.cursors.insert(id);
+        for row in &progress.rows {
+            let key = keys::delivery(id, row.sequence);
+            self.active.put(Table::Deliveries, key, codec::encode_delivery_row(row));
+        }
+        for sequence in forgotten {
+            self.active.delete(Table::Deliveries, keys::delivery(id, sequence));
+        }
+    }
+
+    fn apply_redrive(
+        &mut self,
+        recorded: &Recorded<'_>,
+        id: SubscriptionId,
+        sequences: &[Sequence],
+    ) -> Result<(), ViewsError> {
+        let state = self.deliveries.entry(id).or_default();
+        if recorded.sequence <= state.as_of {
+            return Ok(());
+        }
+        state.as_of = recorded.sequence;
+        self.active.cursors.insert(id);
+        for sequence in sequences {
+            let Some(mut row) = self.delivery_row(id, *sequence)? else { continue };
+            if row.state == RowState::Dead {
+                row.state = RowState::Waiting { step: 0, due: recorded.time };
+                self.active.put(Table::Deliveries, keys::delivery(id, *sequence), codec::encode_delivery_row(&row));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that wait to be written: what the memory of the active overlay goes by.
+    pub fn waiting_rows(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Freezes what waits to be written, to be handed to [`write_behind`]. `None` while an earlier
+    /// freeze is not [`written`](Self::written), and where there is nothing to write.
+    pub fn freeze(&mut self) -> Option<Arc<Overlay>> {
+        if self.frozen.is_some() || self.active.upto <= self.checkpoint {
+            return None;
+        }
+        let mut overlay = std::mem::take(&mut self.active);
+        overlay.capture(&self.houses, &self.deliveries);
+        let overlay = Arc::new(overlay);
+        self.frozen = Some(overlay.clone());
+        Some(overlay)
+    }
+
+    /// Takes note that the frozen overlay is on disk, checkpoint included.
+    pub fn written(&mut self) {
+        let Some(frozen) = self.frozen.take() else { return };
+        self.checkpoint = frozen.upto;
+        let members = Arc::try_unwrap(frozen).map(|f| f.members).unwrap_or_default();
+        for (key, member) in members {
+            if !self.active.members.contains_key(&key) {
+                self.clean.insert(key, member);
+            }
+        }
+    }
+}
+
+fn damaged(table: Table, key: &[u8]) -> impl FnOnce(CodecError) -> ViewsError {
+    let key = key.iter().map(|b| format!("{b:02x}")).collect();
+    move |source| ViewsError::Damaged { table, key, source }
+}

@@ -1,0 +1,131 @@
+//! What is newer than the rows on disk, and how it gets there.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use punchline_engine::dispatch::DeliveryState;
+use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::loyalty::ledger::House;
+use punchline_engine::loyalty::member::Member;
+
+use super::keys::{self, Hash, MemberKey};
+use crate::codec;
+use crate::layout::Table;
+use crate::rows::{RowChange, Rows, RowsError};
+
+/// Rows written between two pauses: about a millisecond of work.
+const SLICE_ROWS: usize = 256;
+
+/// Changes since a freeze.
+#[derive(Default)]
+pub struct Overlay {
+    pub(super) members: HashMap<MemberKey, Member>,
+    pub(super) identifiers: HashMap<Hash, Option<MemberId>>,
+    pub(super) seen: HashMap<Hash, Sequence>,
+    /// Rows that are kept as bytes: ledger chunks, configuration, deliveries.
+    pub(super) rows: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// Which houses changed.
+    pub(super) houses: BTreeSet<Tenant>,
+    /// Which subscriptions' delivery states changed.
+    pub(super) cursors: BTreeSet<SubscriptionId>,
+    /// Position of the last event in it.
+    pub(super) upto: Sequence,
+    captured: Vec<(Table, RowChange)>,
+}
+
+impl Overlay {
+    pub(super) fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.rows.insert((table, key), Some(value));
+    }
+
+    pub(super) fn delete(&mut self, table: Table, key: Vec<u8>) {
+        self.rows.insert((table, key), None);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        // An id costs a fifth of a member.
+        self.members.len() + self.rows.len() + (self.identifiers.len() + self.seen.len()) / 5
+    }
+
+    /// Takes the small aggregates that changed as they are now.
+    pub(super) fn capture(
+        &mut self,
+        houses: &BTreeMap<Tenant, House>,
+        deliveries: &BTreeMap<SubscriptionId, DeliveryState>,
+    ) {
+        for tenant in &self.houses {
+            let value = houses.get(tenant).map(codec::encode_house);
+            self.captured.push((Table::Houses, (tenant.to_key().to_vec(), value)));
+        }
+        for id in &self.cursors {
+            let value = deliveries.get(id).map(codec::encode_delivery_state);
+            self.captured.push((Table::Cursors, (id.0.as_bytes().to_vec(), value)));
+        }
+    }
+}
+
+/// Writes a frozen overlay to `rows`, then the checkpoint, each synced; `pause` is called between slices,
+/// so that a large overlay never holds up the commits beside it.
+///
+/// # Errors
+///
+/// [`RowsError`] if the store fails. The checkpoint stays where it was then.
+pub fn write_behind(rows: &dyn Rows, overlay: &Overlay, mut pause: impl FnMut()) -> Result<(), RowsError> {
+    let mut writer = Writer { rows, slice: Vec::with_capacity(SLICE_ROWS), table: Table::Meta, pause: &mut pause };
+    // What others refer to comes first: see the invariants of the parent module.
+    for ((table, key), value) in &overlay.rows {
+        writer.write(*table, key.clone(), value.clone())?;
+    }
+    let mut identifiers: Vec<_> = overlay.identifiers.iter().collect();
+    identifiers.sort_unstable();
+    for (key, owner) in identifiers {
+        writer.write(Table::Identifiers, key.to_vec(), owner.map(|id| id.0.as_bytes().to_vec()))?;
+    }
+    // In key order, so that neighbours go to the same page.
+    let mut seen: Vec<_> = overlay.seen.iter().collect();
+    seen.sort_unstable();
+    for (key, sequence) in seen {
+        writer.write(Table::Seen, key.to_vec(), Some(sequence.0.to_be_bytes().to_vec()))?;
+    }
+    let mut members: Vec<_> = overlay.members.iter().collect();
+    members.sort_unstable_by_key(|(key, _)| **key);
+    for ((tenant, id), member) in members {
+        writer.write(Table::Members, keys::member(*tenant, *id), Some(codec::encode_member(member)))?;
+    }
+    for (table, (key, value)) in &overlay.captured {
+        writer.write(*table, key.clone(), value.clone())?;
+    }
+    writer.flush()?;
+    rows.sync()?;
+    let version = super::FORMAT_VERSION.to_be_bytes().to_vec();
+    let checkpoint = overlay.upto.0.to_be_bytes().to_vec();
+    let meta = [(keys::FORMAT.to_vec(), Some(version)), (keys::CHECKPOINT.to_vec(), Some(checkpoint))];
+    rows.write(Table::Meta, &meta)?;
+    rows.sync()
+}
+
+struct Writer<'a> {
+    rows: &'a dyn Rows,
+    slice: Vec<RowChange>,
+    table: Table,
+    pause: &'a mut dyn FnMut(),
+}
+
+impl Writer<'_> {
+    fn write(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), RowsError> {
+        if table != self.table || self.slice.len() >= SLICE_ROWS {
+            self.flush()?;
+            self.table = table;
+        }
+        self.slice.push((key, value));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), RowsError> {
+        if !self.slice.is_empty() {
+            self.rows.write(self.table, &self.slice)?;
+            self.slice.clear();
+            (self.pause)();
+        }
+        Ok(())
+    }
+}
