@@ -1,0 +1,213 @@
+//! The data directory: who owns it, and what lies in it.
+//!
+//! ```text
+//! <data>/LOCK              held by the one process that owns the directory
+//! <data>/journal/          the truth
+//! <data>/views/            a disposable fold of it
+//! <data>/views.damaged-<n> views that did not open, set aside for whoever wants to know why
+//! ```
+//!
+//! # Invariants
+//!
+//! - One process at a time, by an exclusive lock that the system drops with the process.
+//! - The directory and its parent are synced before anything in it is relied upon.
+//! - The journal is never set aside, replaced or repaired here: if it does not open, nothing starts.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    journal::{JournalError, OpenReport},
+    rows::RowsError,
+    sled_journal::SledJournal,
+    sled_rows::{CACHE_BYTES_DEFAULT, SledRows},
+    sync,
+};
+
+/// How to open a data directory.
+#[derive(Debug, Clone)]
+pub struct DataDirOptions {
+    /// Whether to make the directory if there is none.
+    pub create: bool,
+    /// Memory sled may use for pages of the views.
+    pub views_cache_bytes: u64,
+}
+
+impl Default for DataDirOptions {
+    fn default() -> Self {
+        Self { create: true, views_cache_bytes: CACHE_BYTES_DEFAULT }
+    }
+}
+
+/// A data directory that this process owns until it drops this.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    options: DataDirOptions,
+    /// Held for the lock on it.
+    _lock: File,
+}
+
+/// Why a data directory could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process has it.
+    #[error("data directory {path} is in use by process {owner}", path = path.display())]
+    InUse {
+        /// Which directory.
+        path: PathBuf,
+        /// What the owner wrote into the lock file: its process id.
+        owner: String,
+    },
+    /// The file system.
+    #[error("data directory {path}: {source}", path = path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Views, and whether the journal must be folded into them from its beginning.
+#[derive(Debug)]
+pub struct ViewsOpened {
+    /// The views.
+    pub rows: SledRows,
+    /// Whether damaged ones were set aside, so that these are empty.
+    pub rebuilt: bool,
+}
+
+impl DataDir {
+    /// Opens the directory `path` and takes the lock on it.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::InUse`] if another process (or another `DataDir` of this one) has it.
+    pub fn open(path: &Path, options: DataDirOptions) -> Result<Self, DataDirError> {
+        let at = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| DataDirError::Io { path, source }
+        };
+        if options.create {
+            fs::create_dir_all(path).map_err(at(path))?;
+        }
+        let path = &fs::canonicalize(path).map_err(at(path))?;
+        let lock_path = path.join("LOCK");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                if lock.read_to_string(&mut owner).is_err() || owner.trim().is_empty() {
+                    owner = "unknown".into();
+                }
+                let owner = owner.trim().to_owned();
+                return Err(DataDirError::InUse { path: path.clone(), owner });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(DataDirError::Io { path: lock_path, source });
+            }
+        }
+        // Only for the error message of the next one; a full disk must not keep us from starting.
+        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        sync::sync_dir(path).map_err(at(path))?;
+        if let Some(parent) = path.parent() {
+            sync::sync_dir(parent).map_err(at(parent))?;
+        }
+        Ok(Self { path: path.clone(), options, _lock: lock })
+    }
+
+    /// The directory, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the journal is.
+    pub fn journal_path(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Where the views are.
+    pub fn views_path(&self) -> PathBuf {
+        self.path.join("views")
+    }
+
+    /// Opens the journal and verifies it from `from_sequence` on; see [`SledJournal::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SledJournal::open`].
+    pub fn open_journal(&self, from_sequence: u64) -> Result<(SledJournal, OpenReport), JournalError> {
+        SledJournal::open(&self.journal_path(), from_sequence)
+    }
+
+    /// Opens the views. Damaged ones are set aside and fresh ones made.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says: a failing or full disk is no reason to throw views away.
+    pub fn open_views(&self) -> Result<ViewsOpened, RowsError> {
+        let path = self.views_path();
+        match SledRows::open(&path, self.options.views_cache_bytes) {
+            Ok(rows) => Ok(ViewsOpened { rows, rebuilt: false }),
+            Err(error @ (RowsError::Full { .. } | RowsError::Io { .. })) if !is_damage(&error) => Err(error),
+            Err(error) => {
+                let aside = self.set_views_aside()?;
+                tracing::warn!(
+                    %error,
+                    path = %path.display(),
+                    set_aside = %aside.display(),
+                    "views did not open and are rebuilt from the journal"
+                );
+                let rows = SledRows::open(&path, self.options.views_cache_bytes)?;
+                Ok(ViewsOpened { rows, rebuilt: true })
+            }
+        }
+    }
+
+    /// Renames the views, which nobody may have open, to `views.damaged-<n>` and returns that path.
+    /// Also for views that open but turn out not to verify.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_views_aside(&self) -> Result<PathBuf, RowsError> {
+        let from = self.views_path();
+        let to = (1_u32..)
+            .map(|n| self.path.join(format!("views.damaged-{n}")))
+            .find(|to| !to.exists())
+            .expect("fewer than 2^32 damaged views fit on a disk");
+        fs::rename(&from, &to)
+            .and_then(|()| sync::sync_dir(&self.path))
+            .map_err(|source| RowsError::from_io(from, source))?;
+        Ok(to)
+    }
+
+    /// Bytes that may still be written to the file system of the directory.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        sync::free_bytes(&self.path)
+    }
+}
+
+/// Whether an error of reading says that the files are not what they should be, rather than that
+/// the disk fails: sled reports some corruption in these words.
+fn is_damage(error: &RowsError) -> bool {
+    matches!(error, RowsError::Io { source, .. } if matches!(
+        source.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound
+    ))
+}

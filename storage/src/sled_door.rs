@@ -1,0 +1,78 @@
+//! The one door to sled: every call goes through [`call`], which turns a panic of sled into an
+//! error.
+//!
+//! sled 0.34.7 panics on some corruption, when opening (assertions over a recovered snapshot) and
+//! when reading (a page that points nowhere). The panic is confined to the call; the database it
+//! came from must not be used again for writing.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use crate::{layout::SEGMENT_BYTES, sync};
+
+/// How a call to sled failed.
+#[derive(Debug)]
+pub(crate) enum DoorError {
+    Io(io::Error),
+    Damaged(String),
+}
+
+/// Runs `f` and makes an error of its panic.
+pub(crate) fn call<T>(f: impl FnOnce() -> sled::Result<T>) -> Result<T, DoorError> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) => Err(DoorError::Io(error)),
+        Ok(Err(error)) => Err(DoorError::Damaged(error.to_string())),
+        Err(panic) => {
+            let said = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Err(DoorError::Damaged(format!("sled panicked: {said}")))
+        }
+    }
+}
+
+/// Runs `f`, such as a drop, and swallows its panic after saying so.
+pub(crate) fn close(path: &Path, f: impl FnOnce()) {
+    if let Err(DoorError::Damaged(what)) = call(|| Ok(f())) {
+        tracing::warn!(path = %path.display(), what, "sled panicked while closing");
+    }
+}
+
+/// Tries of opening while the lock of an earlier handle of this process is still held.
+const OPEN_TRIES_MAX: u32 = 200;
+
+/// Opens a database. Retries for up to two seconds if its file is locked, because threads of sled
+/// hold on to a closed database until their last write is over; that no other process has it is
+/// seen to by the lock on the data directory.
+pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<sled::Db, DoorError> {
+    sync::ensure_linked();
+    let config = sled::Config::new()
+        .path(path)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(cache_bytes)
+        .mode(sled::Mode::HighThroughput)
+        .flush_every_ms(None);
+    let mut tries = 1;
+    loop {
+        match call(|| config.open()) {
+            Err(DoorError::Io(error)) if is_locked(&error) && tries < OPEN_TRIES_MAX => {
+                tries += 1;
+                thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled wraps the lock's error into a message, so the text is all there is.
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other && error.to_string().starts_with("could not acquire lock")
+}
