@@ -41,7 +41,11 @@ pub(crate) fn call<T>(f: impl FnOnce() -> sled::Result<T>) -> Result<T, DoorErro
 
 /// Runs `f`, such as a drop, and swallows its panic after saying so.
 pub(crate) fn close(path: &Path, f: impl FnOnce()) {
-    if let Err(DoorError::Damaged(what)) = call(|| Ok(f())) {
+    let closed = call(|| {
+        f();
+        Ok(())
+    });
+    if let Err(DoorError::Damaged(what)) = closed {
         tracing::warn!(path = %path.display(), what, "sled panicked while closing");
     }
 }
