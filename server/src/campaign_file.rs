@@ -273,9 +273,7 @@ mod tests {
             ("velo_pk_poll_strength", 100),
         ];
         for (sku, points) in documented {
-            let pays = |rule: &&v1::EarningRule| {
-                matches!(&rule.skus, Some(v1::earning_rule::Skus::SkuExact(exact)) if exact == sku)
-            };
+            let pays = |rule: &&v1::EarningRule| matches!(&rule.skus, Some(v1::earning_rule::Skus::SkuExact(exact)) if exact == sku);
             let rule = campaign.rules.iter().find(pays).unwrap_or_else(|| panic!("no rule for {sku}"));
             assert_eq!(rule.points, points, "{sku}");
             assert!(campaign.dynamic_events.iter().any(|event| event.sku == sku), "{sku}");
@@ -284,7 +282,8 @@ mod tests {
         assert_eq!((card.punchcard_id.as_str(), card.row_length, card.steps.as_slice()), ("coffee-card", 10, &[5][..]));
         assert_eq!(card.overflow(), v1::Overflow::CarryOver);
         for rule in &campaign.rules {
-            let exists = |stamps: &v1::StampReward| campaign.punchcards.iter().any(|p| p.punchcard_id == stamps.punchcard_id);
+            let exists =
+                |stamps: &v1::StampReward| campaign.punchcards.iter().any(|p| p.punchcard_id == stamps.punchcard_id);
             assert!(rule.stamps.as_ref().is_none_or(exists), "{}", rule.rule_id);
         }
     }
@@ -316,7 +315,11 @@ mod tests {
             ("[[rules]]\nid = \"r\"\n", 3, "rule r needs exactly one of sku, sku_prefix and skus"),
             ("\n\n[[rules]]\nid = \"r\"\nsku = \"s\"\nsku_prefix = \"s\"", 5, "exactly one of"),
             ("[[rules]]\nid = \"r\"\nsku = \"s\"\npoints = \"many\"", 6, "invalid type: string \"many\", expected i64"),
-            ("[[rules]]\nid = \"r\"\nsku = \"s\"\ncaps = [{ period = \"hour\", units_max = 1 }]", 6, "unknown variant `hour`"),
+            (
+                "[[rules]]\nid = \"r\"\nsku = \"s\"\ncaps = [{ period = \"hour\", units_max = 1 }]",
+                6,
+                "unknown variant `hour`",
+            ),
             ("[[punchcards]]\nid = \"p\"\nname = \"P\"\n", 3, "missing field `row_length`"),
             ("starts_at = \"soon\"", 3, "soon is neither a time"),
             ("ends_at = 2025-01-01T00:00:00", 3, "is neither a time"),

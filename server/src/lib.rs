@@ -1,4 +1,7 @@
 //! The binary's parts: what an operator sees of Punchline.
 
 pub mod campaign_file;
+pub mod cli;
 pub mod config;
+
+pub mod ingest;

@@ -13,12 +13,8 @@ fn load(case: &Case) -> Result<Config, String> {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
     std::fs::write(file.path(), case.file).expect("written");
     let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let sources = Sources {
-        dev: case.dev,
-        file: Some(file.path().to_owned()),
-        env: owned(case.env),
-        flags: owned(case.flags),
-    };
+    let sources =
+        Sources { dev: case.dev, file: Some(file.path().to_owned()), env: owned(case.env), flags: owned(case.flags) };
     let name = file.path().display().to_string();
     Config::load(&sources).map_err(|error| error.to_string().replace(&name, "F"))
 }
@@ -45,7 +41,10 @@ fn the_later_layer_wins() {
 #[test]
 fn mistakes_are_told_with_their_place_and_what_was_meant() {
     let cases: &[(&str, &str)] = &[
-        ("[server]\n\ngrcp_bind = \"127.0.0.1:1\"", "F:3: unknown key server.grcp_bind; did you mean server.grpc_bind?"),
+        (
+            "[server]\n\ngrcp_bind = \"127.0.0.1:1\"",
+            "F:3: unknown key server.grcp_bind; did you mean server.grpc_bind?",
+        ),
         ("[servr]\nhttp_bind = \"\"", "F:2: unknown key servr.http_bind; did you mean server.http_bind?"),
         ("[sever]\n", "F:1: unknown key sever; did you mean server?"),
         ("data_dir = \"x\"", "F:1: unknown key data_dir; did you mean storage.data_dir?"),
@@ -76,7 +75,9 @@ fn all_mistakes_are_told_at_once() {
     let env = &[("PUNCHLINE_LOG__FORMAT", "xml"), ("PUNCHLINE_LOG__FILTR", "info")];
     let told = load(&Case { file: "[ingest]\nqueue_max = 1\n", env, ..NOTHING }).expect_err("wrong");
     assert_eq!(told.lines().count(), 3, "{told}");
-    assert!(told.contains("environment variable PUNCHLINE_LOG__FILTR: unknown key log.filtr; did you mean log.filter?"));
+    assert!(
+        told.contains("environment variable PUNCHLINE_LOG__FILTR: unknown key log.filtr; did you mean log.filter?")
+    );
 }
 
 #[test]
@@ -105,10 +106,8 @@ fn the_environment_has_types_files_and_strangers() {
 #[test]
 fn secrets_do_not_show() {
     let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-    let flags: Vec<(String, String)> = vec![
-        ("security.operator_token".into(), "hush-hush-hush".into()),
-        ("security.master_key".into(), key.into()),
-    ];
+    let flags: Vec<(String, String)> =
+        vec![("security.operator_token".into(), "hush-hush-hush".into()), ("security.master_key".into(), key.into())];
     let config = Config::load(&Sources { flags, ..Sources::default() }).expect("valid");
     assert_eq!(config.security.master_key_bytes().expect("set")[31], 31);
     let json = serde_json::to_string(&config).expect("json");

@@ -1,0 +1,155 @@
+//! `deliveries` and `dead-letters`: what became of each event.
+
+use clap::{Args, Subcommand, ValueEnum};
+use punchline_proto::v1;
+use punchline_proto::v1::delivery_service_client::DeliveryServiceClient;
+
+use super::client::{Client, ListOptions};
+use super::failure::Failure;
+use super::message::{json, json_all, json_of};
+use super::output::Answer;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeliveriesCommand {
+    /// Deliveries that departed from "delivered in order at the first attempt"
+    List {
+        /// As `subscriptions list` shows it
+        subscription_id: String,
+        /// Only these
+        #[arg(long, value_enum)]
+        state: Option<StateName>,
+        #[command(flatten)]
+        list: ListOptions,
+    },
+    /// One delivery, whatever its state
+    Get(DeliveryRef),
+    /// Its attempts
+    Attempts(DeliveryRef),
+    /// One attempt more, now
+    Retry(DeliveryRef),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLettersCommand {
+    /// Dead letters of one subscription
+    List {
+        /// As `subscriptions list` shows it
+        subscription_id: String,
+        #[command(flatten)]
+        list: ListOptions,
+    },
+    /// Put dead letters back, with a fresh schedule
+    Redrive {
+        /// As `subscriptions list` shows it
+        subscription_id: String,
+        /// Only this event; may be repeated
+        #[arg(long = "sequence", value_name = "SEQUENCE")]
+        sequences: Vec<u64>,
+        /// Only this type, as points.*; may be repeated
+        #[arg(long = "type", value_name = "TYPE")]
+        event_types: Vec<String>,
+        /// Only this member's
+        #[arg(long, value_name = "MEMBER_ID", default_value = "")]
+        member: String,
+        /// At most so many, oldest first; all if absent
+        #[arg(long, value_name = "COUNT", default_value_t = 0)]
+        limit: u64,
+        /// Count only
+        #[arg(long)]
+        preview: bool,
+    },
+}
+
+/// One event to one subscription.
+#[derive(Args, Debug)]
+pub(super) struct DeliveryRef {
+    /// As `subscriptions list` shows it
+    subscription_id: String,
+    /// The event
+    sequence: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum StateName {
+    Pending,
+    Waiting,
+    Held,
+    Delivered,
+    DeadLettered,
+}
+
+impl StateName {
+    fn state(self) -> v1::DeliveryState {
+        match self {
+            Self::Pending => v1::DeliveryState::Pending,
+            Self::Waiting => v1::DeliveryState::Waiting,
+            Self::Held => v1::DeliveryState::Held,
+            Self::Delivered => v1::DeliveryState::Delivered,
+            Self::DeadLettered => v1::DeliveryState::DeadLettered,
+        }
+    }
+}
+
+const DELIVERY_COLUMNS: &[&str] =
+    &["sequence", "event_type", "member_id", "state", "attempts", "next_attempt_at", "last_status", "last_error"];
+const ATTEMPT_COLUMNS: &[&str] = &["number", "at", "latency_ms", "status", "error", "response_body"];
+
+pub(super) async fn deliveries(command: DeliveriesCommand, client: &Client) -> Result<Answer, Failure> {
+    let mut service = DeliveryServiceClient::new(client.service());
+    match command {
+        DeliveriesCommand::List { subscription_id, state, list } => {
+            let state = state.map_or(v1::DeliveryState::Unspecified, StateName::state);
+            let all = list
+                .collect(async |page_size, page_token| {
+                    let subscription_id = subscription_id.clone();
+                    let request =
+                        v1::ListDeliveriesRequest { subscription_id, state: state.into(), page_size, page_token };
+                    let page = service.list_deliveries(request).await?.into_inner();
+                    Ok((page.deliveries, page.next_page_token))
+                })
+                .await?;
+            Ok(Answer::Rows(DELIVERY_COLUMNS, json_all(&all)))
+        }
+        DeliveriesCommand::Get(DeliveryRef { subscription_id, sequence }) => {
+            let request = v1::GetDeliveryRequest { subscription_id, sequence };
+            Ok(Answer::One(json_of(&service.get_delivery(request).await?.into_inner().delivery)))
+        }
+        DeliveriesCommand::Attempts(DeliveryRef { subscription_id, sequence }) => {
+            let request = v1::ListAttemptsRequest { subscription_id, sequence };
+            let listed = service.list_attempts(request).await?.into_inner();
+            Ok(Answer::Rows(ATTEMPT_COLUMNS, json_all(&listed.attempts)))
+        }
+        DeliveriesCommand::Retry(DeliveryRef { subscription_id, sequence }) => {
+            let request = v1::RetryDeliveryRequest { subscription_id, sequence };
+            Ok(Answer::One(json_of(&service.retry_delivery(request).await?.into_inner().delivery)))
+        }
+    }
+}
+
+pub(super) async fn dead_letters(command: DeadLettersCommand, client: &Client) -> Result<Answer, Failure> {
+    let mut service = DeliveryServiceClient::new(client.service());
+    match command {
+        DeadLettersCommand::List { subscription_id, list } => {
+            let all = list
+                .collect(async |page_size, page_token| {
+                    let subscription_id = subscription_id.clone();
+                    let request = v1::ListDeadLettersRequest { subscription_id, page_size, page_token };
+                    let page = service.list_dead_letters(request).await?.into_inner();
+                    Ok((page.dead_letters, page.next_page_token))
+                })
+                .await?;
+            Ok(Answer::Rows(DELIVERY_COLUMNS, json_all(&all)))
+        }
+        DeadLettersCommand::Redrive { subscription_id, sequences, event_types, member, limit, preview } => {
+            let request = v1::RedriveDeadLettersRequest {
+                subscription_id,
+                sequences,
+                event_types,
+                member_id: member,
+                preview,
+                limit,
+            };
+            Ok(Answer::One(json(&service.redrive_dead_letters(request).await?.into_inner())))
+        }
+    }
+}

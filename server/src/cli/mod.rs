@@ -1,0 +1,385 @@
+//! The command line: one binary that serves, and that talks to one that serves.
+//!
+//! ```text
+//! Cli ──run──▶ command(family) ──gRPC──▶ Answer | Failure ──▶ table or JSON on stdout | stderr, exit code
+//! ```
+//!
+//! A file per family of commands. Each command is a call and an [`Answer`](output::Answer); only what
+//! goes on (a stream, a listener) writes lines itself.
+
+mod admin;
+mod campaigns;
+mod client;
+mod consumptions;
+mod deliveries;
+mod events;
+mod failure;
+mod input;
+mod members;
+mod message;
+mod output;
+mod subscriptions;
+mod webhooks;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::config::{Config, Sources};
+
+use client::{Client, ClientOptions};
+use failure::{EXIT_CODES, Failure};
+use output::{Answer, Format};
+
+/// A durable loyalty and event-delivery engine.
+#[derive(Debug, Parser)]
+#[command(name = "punchline", version, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How answers are written
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+    /// Configuration file
+    #[arg(long, global = true, env = "PUNCHLINE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    client: ClientOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Show the whole product at work, in a temporary directory, and check the result
+    Demo(DemoArgs),
+    /// Check and show the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Ask a server whether it serves: exit code 0 or 1
+    Healthcheck,
+    /// How a server is: positions, sizes, backlog
+    Status,
+    /// Take advertisers on
+    Advertisers {
+        #[command(subcommand)]
+        command: admin::AdvertisersCommand,
+    },
+    /// Issue and revoke API keys
+    Credentials {
+        #[command(subcommand)]
+        command: admin::CredentialsCommand,
+    },
+    /// Campaigns with their rules
+    Campaigns {
+        #[command(subcommand)]
+        command: campaigns::CampaignsCommand,
+    },
+    /// Report what customers did
+    Consumptions {
+        #[command(subcommand)]
+        command: consumptions::ConsumptionsCommand,
+    },
+    /// Members, what they have, and why
+    Members {
+        #[command(subcommand)]
+        command: members::MembersCommand,
+    },
+    /// Webhook subscriptions
+    Subscriptions {
+        #[command(subcommand)]
+        command: Box<subscriptions::SubscriptionsCommand>,
+    },
+    /// What became of each event's delivery
+    Deliveries {
+        #[command(subcommand)]
+        command: deliveries::DeliveriesCommand,
+    },
+    /// Deliveries that failed for good
+    DeadLetters {
+        #[command(subcommand)]
+        command: deliveries::DeadLettersCommand,
+    },
+    /// The journal's events, from a server
+    Events {
+        #[command(subcommand)]
+        command: events::EventsCommand,
+    },
+    /// Try webhooks out, without a server
+    Webhooks {
+        #[command(subcommand)]
+        command: webhooks::WebhooksCommand,
+    },
+    /// The journal on disk, without a server
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+    /// Read the whole journal on disk, fold it afresh and compare with every view, without a server
+    Verify(VerifyArgs),
+    /// Write a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Settings from the command line, stronger than file and environment.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConfigFlags {
+    /// Set storage.data_dir
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Set any key, as server.http_bind=127.0.0.1:9000; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("is to be of the form section.key=value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// For development: loopback only, the demo campaign loaded, fixed credentials, which are printed
+    #[arg(long)]
+    pub dev: bool,
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+/// `demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// Work in this directory, which must be empty, and keep it
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Write the journal's records, as they are
+    Cat(LogCatArgs),
+}
+
+/// `log cat`.
+#[derive(Args, Clone, Debug)]
+pub struct LogCatArgs {
+    /// The first position wanted
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
+    pub from: u64,
+    /// The last position wanted
+    #[arg(long, value_name = "SEQUENCE")]
+    pub to: Option<u64>,
+    /// How answers are written; set from the global option.
+    #[arg(skip)]
+    pub output: Format,
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say OK, or what is wrong
+    Check(ConfigArgs),
+    /// Write what is in effect, and where it comes from; secrets are redacted
+    Print(ConfigArgs),
+}
+
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// With the settings of `serve --dev`
+    #[arg(long)]
+    dev: bool,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// The process: reads the command line, runs it, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    run(Cli::parse())
+}
+
+/// Runs a command line.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let format = cli.output;
+    let outcome = match cli.command {
+        // ─── WIRE HERE ──────────────────────────────────────────────────────────────────────────────
+        // When crate::serve, crate::demo and crate::offline exist: take these lines in, and delete the
+        // arm after them. They answer `ExitCode` and have their own tokio runtimes.
+        //
+        // Command::Serve(ref args) => return with_config(&cli, &args.config, args.dev, |c| crate::serve::run(c, args)),
+        // Command::Demo(ref args) => return crate::demo::run(args),
+        // Command::Verify(ref args) => return with_config(&cli, &args.config, false, |c| crate::offline::verify(c, args)),
+        // Command::Log { command: LogCommand::Cat(ref args) } => {
+        //     let args = LogCatArgs { output: format, ..args.clone() };
+        //     return with_config(&cli, &args.config, false, |c| crate::offline::log_cat(c, &args));
+        // }
+        Command::Serve(_) | Command::Demo(_) | Command::Verify(_) | Command::Log { .. } => {
+            Err(Failure::Usage("this command is not in this build yet".into()))
+        }
+        // ────────────────────────────────────────────────────────────────────────────────────────────
+        Command::Config { ref command } => config(&cli, command),
+        Command::Completion { shell } => completion(shell),
+        command => remote(command, &cli.client, format),
+    };
+    finish(outcome.and_then(|answer| format.print(answer)))
+}
+
+/// Loads the configuration and goes on with it, or tells what is wrong.
+#[allow(dead_code, reason = "used by the arms that are wired when their modules exist")]
+fn with_config(cli: &Cli, flags: &ConfigFlags, dev: bool, go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match load(cli, flags, dev) {
+        Ok(config) => go_on(config),
+        Err(failure) => finish(Err(failure)),
+    }
+}
+
+fn finish(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(text) = failure.told() {
+                output::note(&text);
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn load(cli: &Cli, flags: &ConfigFlags, dev: bool) -> Result<Config, Failure> {
+    let mut sources = Sources { dev, ..Sources::of_process(cli.config.clone()) };
+    sources.flags.extend(flags.data_dir.iter().map(|dir| ("storage.data_dir".to_owned(), dir.clone())));
+    sources.flags.extend(flags.set.iter().cloned());
+    Ok(Config::load(&sources)?)
+}
+
+fn config(cli: &Cli, command: &ConfigCommand) -> Result<Answer, Failure> {
+    let (ConfigCommand::Check(args) | ConfigCommand::Print(args)) = command;
+    let config = load(cli, &args.flags, args.dev)?;
+    Ok(match (command, cli.output) {
+        (ConfigCommand::Check(_), Format::Table) => Answer::Text("OK".into()),
+        (ConfigCommand::Check(_), Format::Json) => Answer::One(serde_json::json!({ "ok": true })),
+        (ConfigCommand::Print(_), Format::Table) => Answer::Text(config.to_toml()),
+        (ConfigCommand::Print(_), Format::Json) => {
+            Answer::One(serde_json::to_value(&config).expect("a Config consists of what JSON can say"))
+        }
+    })
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<Answer, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "punchline", &mut script);
+    Ok(Answer::Text(String::from_utf8_lossy(&script).into_owned()))
+}
+
+/// Commands that need sockets. One thread does: most of the time is waiting.
+fn remote(command: Command, options: &ClientOptions, format: Format) -> Result<Answer, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Healthcheck => return healthcheck(options).await,
+            Command::Webhooks { command } => return webhooks::run(command, format).await,
+            _ => {}
+        }
+        let client = Client::connect(options).await?;
+        match command {
+            Command::Status => admin::status(&client).await,
+            Command::Advertisers { command } => admin::advertisers(command, &client).await,
+            Command::Credentials { command } => admin::credentials(command, &client).await,
+            Command::Campaigns { command } => campaigns::run(command, &client).await,
+            Command::Consumptions { command } => consumptions::run(command, &client).await,
+            Command::Members { command } => members::run(command, &client).await,
+            Command::Subscriptions { command } => subscriptions::run(*command, &client).await,
+            Command::Deliveries { command } => deliveries::deliveries(command, &client).await,
+            Command::DeadLetters { command } => deliveries::dead_letters(command, &client).await,
+            Command::Events { command } => events::run(command, &client, format).await,
+            local => unreachable!("{local:?} needs no server"),
+        }
+    })
+}
+
+/// Every failure is the same to whoever asks, as Docker has it: 1.
+async fn healthcheck(options: &ClientOptions) -> Result<Answer, Failure> {
+    let unhealthy = |why: &dyn std::fmt::Display| Failure::Negative(format!("unhealthy: {why}"));
+    let channel = client::channel(options).await.map_err(|failure| unhealthy(&failure))?;
+    let request = HealthCheckRequest { service: String::new() };
+    let answer = HealthClient::new(channel).check(request).await.map_err(|status| unhealthy(&Failure::from(status)))?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(Answer::One(serde_json::json!({ "status": "SERVING" }))),
+        status => Err(unhealthy(&status.as_str_name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_are_read() {
+        let right = [
+            "serve --dev --data-dir /tmp/x --set log.format=json",
+            "demo",
+            "config check --config x.toml",
+            "config print --output json",
+            "healthcheck --endpoint http://127.0.0.1:1",
+            "advertisers create --name Acme",
+            "credentials issue --scope ingest --scope read",
+            "credentials revoke dev-key",
+            "campaigns apply --file -",
+            "consumptions record --file x.jsonl --stop-on-error",
+            "members get 0198",
+            "members balances --phone 40720005123",
+            "members register --phone 40720005123 --email a@b --join velo-club --attribute a=b",
+            "members explain 17",
+            "subscriptions create --url https://x --type points.* --header X-A:b --retry-delays 5s,5m",
+            "subscriptions update 0198 --no-retries",
+            "deliveries list 0198 --state waiting",
+            "dead-letters redrive 0198 --preview",
+            "events tail --from 5 --type points.* --output json",
+            "events read --from 5 --limit 10",
+            "webhooks listen --port 0 --fail-every 3",
+            "log cat --from 5",
+            "verify",
+            "completion bash",
+        ];
+        for line in right {
+            let parsed = Cli::try_parse_from(["punchline"].into_iter().chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("an error"));
+        }
+        let wrong = [
+            "members get",
+            "members get 0198 --phone 1",
+            "subscriptions create",
+            "subscriptions create --url https://x --no-retries --retry-delays 5s",
+            "serve --set nonsense",
+            "subscriptions create --url https://x --retry-delays soon",
+        ];
+        for line in wrong {
+            let parsed = Cli::try_parse_from(["punchline"].into_iter().chain(line.split(' ')));
+            assert!(parsed.is_err(), "{line}");
+        }
+    }
+}
