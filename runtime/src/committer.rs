@@ -70,9 +70,11 @@ pub enum Outcome {
 pub type Answer = Result<Outcome, Refusal>;
 
 /// A place in the queue, held until the answer is sent.
-pub(crate) struct Place(#[expect(dead_code, reason = "dropping it is what it is for")] pub(crate) OwnedSemaphorePermit);
+#[expect(dead_code, reason = "dropping it is what it is for")]
+pub(crate) struct Place(pub(crate) OwnedSemaphorePermit);
 
 /// An answer that waits for its batch.
+#[expect(dead_code, reason = "a place is held, not read")]
 pub(crate) enum Reply {
     One(oneshot::Sender<Answer>, Answer, Option<Place>),
     Many(oneshot::Sender<Vec<Answer>>, Vec<Answer>, Option<Place>),

@@ -160,8 +160,15 @@ impl Dispatcher {
                 Ok(worker) => worker,
                 Err(why) => {
                     tracing::warn!(subscription = %id, %why, "the state of deliveries cannot be read yet");
-                    tokio::time::sleep(RESTART_AFTER).await;
-                    continue;
+                    match tokio::time::timeout(RESTART_AFTER, controls.recv()).await {
+                        Ok(None) => return,
+                        Ok(Some(Control::Stop(done))) => {
+                            let _ = done.send(());
+                            return;
+                        }
+                        // Changes and rows put back are read from the views by the next try.
+                        Ok(Some(_)) | Err(_) => continue,
+                    }
                 }
             };
             let (forward, receiver) = mpsc::unbounded_channel();
