@@ -20,6 +20,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
@@ -53,6 +54,9 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 const WAITING_ROWS_MAX: usize = 40_000;
 /// Commands wait where the overlay has grown to this many times its bound before the last was written.
 const WAITING_ROWS_STALL: usize = 4;
+
+/// Longest that writing an overlay may take when the node closes or stops.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Something for the sequencer.
 pub(crate) enum Job {
@@ -128,7 +132,10 @@ pub(crate) struct Sequencer {
     since_checkpoint: Stopwatch,
     since_disk_check: Stopwatch,
     disk_full: Option<Unavailable>,
+    /// An overlay is frozen and not yet known to be written.
     writing: bool,
+    /// The frozen overlay is with the write-behind thread: all in it is durable.
+    handed_over: Arc<AtomicBool>,
 }
 
 impl Sequencer {
@@ -147,6 +154,7 @@ impl Sequencer {
             since_disk_check: Stopwatch::start(),
             disk_full: None,
             writing: false,
+            handed_over: Arc::default(),
             parts,
         };
         sequencer.continue_journal();
@@ -380,10 +388,11 @@ impl Sequencer {
     fn checkpoint(&mut self) {
         let Some(overlay) = self.views.freeze() else { return };
         self.writing = true;
-        let write_behind = self.parts.write_behind.clone();
+        self.handed_over.store(false, Ordering::Release);
+        let (write_behind, handed_over) = (self.parts.write_behind.clone(), self.handed_over.clone());
         self.batch.replies.push(Reply::Call(Box::new(move |committed| {
             if committed.is_ok() {
-                drop(write_behind.send(overlay));
+                handed_over.store(write_behind.send(overlay).is_ok(), Ordering::Release);
             }
         })));
     }
@@ -400,6 +409,20 @@ impl Sequencer {
                 self.parts.health.stop(why);
             }
         }
+    }
+
+    /// Waits for the overlay that is being written, unless its batch failed and it never will be.
+    fn await_written(&self) -> Option<Result<(), RowsError>> {
+        let watch = Stopwatch::start();
+        while self.writing && watch.elapsed() < WRITTEN_WITHIN {
+            match self.parts.written.recv_timeout(TICK) {
+                Ok(written) => return Some(written),
+                Err(RecvTimeoutError::Timeout)
+                    if self.parts.health.stopped().is_none() || self.handed_over.load(Ordering::Acquire) => {}
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     fn check_disk(&mut self) {
@@ -427,13 +450,9 @@ impl Sequencer {
     fn run_stopped(&mut self, jobs: &Receiver<Job>, why: Unavailable) -> Option<Option<oneshot::Sender<()>>> {
         let lost = std::mem::take(&mut self.batch);
         lost.replies.into_iter().for_each(|reply| reply.send(&Err(why.clone())));
-        if self.writing
-            && let Ok(written) = self.parts.written.recv_timeout(Duration::from_secs(30))
-        {
-            // Whether it was written is read from the disk below.
-            self.writing = false;
-            drop(written);
-        }
+        // Whether it was written is read from the disk below.
+        drop(self.await_written());
+        self.writing = false;
         self.builder = BlockBuilder::new();
         self.recent.clear();
         let may_pass = matches!(why, Unavailable::DiskFull { .. });
@@ -493,17 +512,12 @@ impl Sequencer {
     /// Commits what there is and writes the views behind, so that the next start has nothing to apply.
     fn finish(mut self, done: oneshot::Sender<()>) {
         self.hand_over();
-        while self.writing {
-            match self.parts.written.recv_timeout(Duration::from_secs(30)) {
-                Ok(written) => self.written(written),
-                Err(_) => break,
-            }
+        if let Some(written) = self.await_written() {
+            self.written(written);
         }
         self.checkpoint();
         self.hand_over();
-        if self.writing {
-            drop(self.parts.written.recv_timeout(Duration::from_secs(30)));
-        }
+        drop(self.await_written());
         let _ = done.send(());
     }
 }
