@@ -51,9 +51,9 @@ pub(crate) fn close(path: &Path, f: impl FnOnce()) {
 }
 
 /// Tries of opening while the lock of an earlier handle of this process is still held.
-const OPEN_TRIES_MAX: u32 = 200;
+const OPEN_TRIES_MAX: u32 = 500;
 
-/// Opens a database. Retries for up to two seconds if its file is locked, because threads of sled
+/// Opens a database. Retries for up to five seconds if its file is locked, because threads of sled
 /// hold on to a closed database until their last write is over; that no other process has it is
 /// seen to by the lock on the data directory.
 pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<sled::Db, DoorError> {

@@ -12,7 +12,7 @@ use punchline_storage::{
     sync::sync_calls,
 };
 
-use crate::write::{append, check_all, check_block, large_block_after};
+use crate::write::{append, check_all, check_block, large_block_after, wait_closed};
 
 fn open(path: &Path, from: u64) -> SledJournal {
     let (journal, report) = SledJournal::open(path, from).unwrap();
@@ -23,6 +23,7 @@ fn open(path: &Path, from: u64) -> SledJournal {
 
 /// Opens the database as anyone could, past the journal.
 fn meddle(path: &Path, f: impl FnOnce(&sled::Db)) {
+    wait_closed(path);
     let db = sled::Config::new().path(path).segment_size(2 * 1024 * 1024).flush_every_ms(None).open().unwrap();
     f(&db);
     db.flush().unwrap();
@@ -161,6 +162,7 @@ fn a_flipped_bit_anywhere_in_the_file_is_never_served() {
         let journal = open(&path, 1);
         (0..50).for_each(|_| append(&journal, 2));
     }
+    wait_closed(&path);
     let sound: Vec<_> = ["db", "conf"].map(|name| (path.join(name), fs::read(path.join(name)).unwrap())).into();
     let used = sound[0].1.iter().rposition(|byte| *byte != 0).unwrap();
     let (mut refused, mut served) = (0, 0);

@@ -1,5 +1,7 @@
 //! Writing for tests: records that tell their own sequence, so that reading can check them.
 
+use std::{fs::File, path::Path, thread::sleep, time::Duration};
+
 use punchline_storage::{
     block::{Block, BlockBuilder, BlockHash, EncodedBlock},
     journal::Journal,
@@ -62,4 +64,16 @@ pub fn check_block(block: &Block) {
     for (first, _, bytes) in block.records() {
         assert_eq!(bytes, record(first, bytes.len()), "record at {first}");
     }
+}
+
+/// Waits until sled's threads have let go of a database that was dropped, before it is meddled with.
+pub fn wait_closed(database: &Path) {
+    let file = File::open(database.join("db")).unwrap();
+    for _ in 0..1000 {
+        if file.try_lock().is_ok() {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("{} is still in use", database.display());
 }
