@@ -4,4 +4,9 @@ pub mod campaign_file;
 pub mod cli;
 pub mod config;
 
+pub mod auth;
+pub mod convert;
+pub mod grpc;
 pub mod ingest;
+pub mod refuse;
+pub mod state;

@@ -1,0 +1,82 @@
+//! Deliveries.
+
+use punchline_delivery::dialect::standard;
+use punchline_engine::dispatch::{AttemptLog, DeliveryRow, RowState};
+use punchline_engine::event::EventType;
+use punchline_engine::id::{MemberId, Sequence, SubscriptionId};
+use punchline_proto::v1;
+
+use super::timestamp;
+use crate::refuse::Refused;
+
+/// A delivery that has no row, for the wire.
+pub fn plain(
+    id: SubscriptionId,
+    (sequence, event_type, member): (Sequence, EventType, Option<MemberId>),
+    state: v1::DeliveryState,
+) -> v1::Delivery {
+    v1::Delivery {
+        subscription_id: id.to_string(),
+        sequence: sequence.0,
+        webhook_id: standard::webhook_id(id, sequence),
+        event_type: event_type.as_str().into(),
+        member_id: member.map(|id| id.to_string()).unwrap_or_default(),
+        state: state.into(),
+        // Without a row it went at the first attempt, or was not attempted.
+        attempts: u32::from(state == v1::DeliveryState::Delivered),
+        ..v1::Delivery::default()
+    }
+}
+
+/// A delivery that departed, for the wire.
+pub fn departed(id: SubscriptionId, event_type: EventType, row: &DeliveryRow) -> v1::Delivery {
+    let mut delivery = plain(id, (row.sequence, event_type, row.member), state(row.state));
+    delivery.attempts = row.attempts;
+    if let RowState::Waiting { due, .. } = row.state {
+        delivery.next_attempt_at = Some(timestamp(due));
+    }
+    if let Some(last) = row.log.last() {
+        delivery.last_status = last.status.map_or(0, u32::from);
+        delivery.last_error.clone_from(&last.error);
+    }
+    delivery
+}
+
+/// The state of a row, for the wire.
+pub fn state(state: RowState) -> v1::DeliveryState {
+    match state {
+        RowState::Waiting { .. } => v1::DeliveryState::Waiting,
+        RowState::Held => v1::DeliveryState::Held,
+        RowState::Dead => v1::DeliveryState::DeadLettered,
+        RowState::Delivered => v1::DeliveryState::Delivered,
+    }
+}
+
+/// The state that a list is narrowed to; `None` for all.
+///
+/// # Errors
+///
+/// `INVALID_FIELD` for one that no list holds.
+pub fn filter(given: i32) -> Result<Option<v1::DeliveryState>, Refused> {
+    use v1::DeliveryState as S;
+    match S::try_from(given) {
+        Ok(S::Unspecified) => Ok(None),
+        Ok(state @ (S::Waiting | S::Held | S::Delivered | S::DeadLettered)) => Ok(Some(state)),
+        Ok(S::Pending | S::NotSelected) | Err(_) => {
+            let rule = "must be waiting, held, delivered or dead-lettered: the others are not listed";
+            Err(Refused::field("state", given.to_string(), rule))
+        }
+    }
+}
+
+/// An attempt, for the wire.
+pub fn attempt(log: AttemptLog) -> v1::Attempt {
+    v1::Attempt {
+        number: log.number,
+        at: Some(timestamp(log.at)),
+        latency_ms: u64::from(log.latency_ms),
+        status: log.status.map_or(0, u32::from),
+        error: log.error,
+        response_body: log.response,
+    }
+}

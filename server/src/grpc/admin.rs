@@ -1,0 +1,199 @@
+//! `AdminService`: operators only.
+
+use std::ops::Bound;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use punchline_engine::command::Action;
+use punchline_engine::event::Event;
+use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
+use punchline_engine::loyalty::tenant::{Credential, Scope};
+use punchline_engine::rejection::Rejection;
+use punchline_proto::v1;
+use punchline_proto::v1::admin_service_server::AdminService;
+use punchline_runtime::ids;
+use tonic::{Request, Response};
+
+use super::{Answer, Api};
+use crate::auth;
+use crate::convert::admin::{advertiser, credential, scopes};
+use crate::convert::page::{self, List};
+use crate::convert::{id, optional_id, timestamp};
+use crate::refuse::Refused;
+
+/// Random bytes of an `apiSecret`.
+const SECRET_BYTES: usize = 32;
+/// Shortest `apiSecret` that may be given, in bytes.
+const SECRET_LEN_MIN: usize = 8;
+/// Longest, in bytes: it travels in a header.
+const SECRET_LEN_MAX: usize = 256;
+/// Random bytes of an `apiKey`.
+const KEY_BYTES: usize = 12;
+
+impl Api {
+    /// The tenant that an operator names, for what concerns one.
+    fn operators_tenant<T>(&self, request: Request<T>) -> Result<(Tenant, T), Refused> {
+        let (caller, request) = self.operator(request)?;
+        Ok((caller.require(Scope::Manage)?, request))
+    }
+
+    fn credential_now(&self, tenant: Tenant, id: &CredentialId) -> Result<v1::Credential, Refused> {
+        let config = self.config(tenant)?;
+        let found = config.credentials.get(id).map(credential);
+        found.ok_or_else(|| Rejection::CredentialNotFound(id.clone()).into())
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Api {
+    async fn create_advertiser(
+        &self,
+        request: Request<v1::CreateAdvertiserRequest>,
+    ) -> Answer<v1::CreateAdvertiserResponse> {
+        let (_, request) = self.operator(request)?;
+        let advertiser_id: Option<AdvertiserId> = optional_id("advertiser_id", &request.advertiser_id)?;
+        // Where no advertiser is there yet, the request's id is kept under the first one's name.
+        let tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
+        let action = Action::CreateAdvertiser { advertiser_id, name: request.name };
+        let stored = self.create(tenant, &request.request_id, action).await?;
+        let Some(Event::AdvertiserCreated(created)) = stored.record.events.first() else {
+            return Err(Refused::internal("find the advertiser that was created", &stored.first).into());
+        };
+        let created = v1::Advertiser {
+            advertiser_id: created.advertiser_id.to_string(),
+            name: created.name.clone(),
+            created_at: Some(timestamp(stored.record.time)),
+        };
+        Ok(Response::new(v1::CreateAdvertiserResponse { advertiser: Some(created) }))
+    }
+
+    async fn list_advertisers(
+        &self,
+        request: Request<v1::ListAdvertisersRequest>,
+    ) -> Answer<v1::ListAdvertisersResponse> {
+        let (_, request) = self.operator(request)?;
+        let size = page::size(request.page_size)?;
+        let after: Option<AdvertiserId> = page::after(List::Advertisers, &request.page_token)?;
+        let directory = self.state.node.directory();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found: Vec<_> = directory.advertisers.range((from, Bound::Unbounded)).take(size + 1).collect();
+        let next_page_token = page::cut(List::Advertisers, &mut found, size, |(id, _)| **id);
+        let advertisers = found.into_iter().map(|(id, found)| advertiser(*id, found)).collect();
+        Ok(Response::new(v1::ListAdvertisersResponse { advertisers, next_page_token }))
+    }
+
+    async fn issue_credential(
+        &self,
+        request: Request<v1::IssueCredentialRequest>,
+    ) -> Answer<v1::IssueCredentialResponse> {
+        let (tenant, request) = self.operators_tenant(request)?;
+        let id: CredentialId = match optional_id("api_key", &request.api_key)? {
+            Some(id) => id,
+            None => {
+                let name: String = ids::random_bytes::<KEY_BYTES>().iter().map(|b| format!("{b:02x}")).collect();
+                id("api_key", &format!("pk-{name}"))?
+            }
+        };
+        let api_secret = match request.api_secret.as_str() {
+            "" => URL_SAFE_NO_PAD.encode(ids::random_bytes::<SECRET_BYTES>()),
+            given if (SECRET_LEN_MIN..=SECRET_LEN_MAX).contains(&given.len()) => given.to_owned(),
+            _ => return Err(Refused::field("api_secret", "***", "must be 8 to 256 bytes").into()),
+        };
+        let credential = Credential {
+            id: id.clone(),
+            secret_hash: auth::hash(&api_secret),
+            scopes: scopes(&request.scopes)?,
+            description: request.description,
+            created_at: self.state.node.clock().now(),
+            revoked_at: None,
+        };
+        self.submit(tenant, "", Action::IssueCredential { credential }).await?;
+        let credential = Some(self.credential_now(tenant, &id)?);
+        Ok(Response::new(v1::IssueCredentialResponse { credential, api_secret }))
+    }
+
+    async fn list_credentials(
+        &self,
+        request: Request<v1::ListCredentialsRequest>,
+    ) -> Answer<v1::ListCredentialsResponse> {
+        let (tenant, _) = self.operators_tenant(request)?;
+        let credentials = self.config(tenant)?.credentials.values().map(credential).collect();
+        Ok(Response::new(v1::ListCredentialsResponse { credentials }))
+    }
+
+    async fn revoke_credential(
+        &self,
+        request: Request<v1::RevokeCredentialRequest>,
+    ) -> Answer<v1::RevokeCredentialResponse> {
+        let (tenant, request) = self.operators_tenant(request)?;
+        let credential_id = id("api_key", &request.api_key)?;
+        self.submit(tenant, "", Action::RevokeCredential { credential_id }).await?;
+        Ok(Response::new(v1::RevokeCredentialResponse {}))
+    }
+
+    async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
+        self.operator(request)?;
+        let node = &self.state.node;
+        let stopped = node.stopped();
+        // Where nothing is taken in, the views may not answer either: the rest is told all the same.
+        let counted = self.read(|views| {
+            let houses = views.houses().values();
+            let sums = houses.fold((0, 0), |(m, c), house| (m + house.members, c + house.consumptions));
+            Ok((views.checkpoint(), sums))
+        });
+        let (checkpoint, (members, consumptions)) = counted.await.unwrap_or_default();
+        let (journal_bytes, views_bytes) = node.size_bytes();
+        let (deliveries_pending, dead_letters) = node.dispatcher().totals();
+        let subscriptions = node.directory().tenants.values().map(|config| config.subscriptions.len() as u64).sum();
+        let disk_free_bytes = self.state.data_dir.as_deref().map(punchline_storage::sync::free_bytes);
+        Ok(Response::new(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: Some(timestamp(self.state.started_at)),
+            head_sequence: self.head().0,
+            checkpoint_sequence: checkpoint.0,
+            writable: stopped.is_none(),
+            stopped_reason: stopped.map(|why| why.to_string()).unwrap_or_default(),
+            journal_bytes,
+            views_bytes,
+            disk_free_bytes: disk_free_bytes.and_then(Result::ok).unwrap_or_default(),
+            members,
+            consumptions,
+            subscriptions,
+            deliveries_pending,
+            dead_letters,
+            recovery: self.recovery(),
+        }))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyResponse> {
+        self.operator(request)?;
+        let node = self.state.node.clone();
+        let verified = tokio::task::spawn_blocking(move || node.verify()).await;
+        let verified = verified.map_err(|error| Refused::internal("verify", &error))?;
+        let verified = verified.map_err(|error| Refused::internal("verify", &error))?;
+        Ok(Response::new(v1::VerifyResponse {
+            ok: verified.difference.is_none(),
+            events: verified.events,
+            blocks: verified.blocks,
+            rows: verified.rows,
+            difference: verified.difference.unwrap_or_default(),
+        }))
+    }
+}
+
+impl Api {
+    /// What opening the data directory found, for people.
+    fn recovery(&self) -> String {
+        let found = self.state.node.recovery();
+        let (head, applied, ms) = (found.head, found.events_applied, found.took.as_millis());
+        let mut text = format!("opened at sequence {head} in {ms} ms, {applied} events applied after the checkpoint");
+        if found.views_rebuilt {
+            text.push_str("; the views did not open and were folded anew");
+        }
+        if let Some(cut_off) = &found.cut_off {
+            text.push_str("; a tail that was never acknowledged was cut off: ");
+            text.push_str(cut_off);
+        }
+        text
+    }
+}

@@ -1,0 +1,292 @@
+//! Around every call: what is counted about it, and an `ErrorInfo` where the framework refused it.
+//!
+//! # Invariants
+//!
+//! - Labels come from the descriptors, so their number is bounded whatever paths are asked for.
+//! - A call is counted once, when it has ended: a unary one with its answer, a streaming one with its
+//!   trailers, one that was given up with CANCELLED.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use metrics::{Counter, Histogram};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use punchline_runtime::clock::Stopwatch;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use crate::refuse::Refused;
+
+/// Codes of gRPC, in their order.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+const GRPC_STATUS: &str = "grpc-status";
+const STATUS_DETAILS: &str = "grpc-status-details-bin";
+
+/// What is counted about one method.
+struct Method {
+    service: String,
+    name: String,
+    streams: bool,
+    duration: Histogram,
+    /// Made when first needed: 17 series a method would be mostly zeros.
+    requests: [OnceLock<Counter>; CODES.len()],
+}
+
+impl Method {
+    fn new(service: &str, name: &str, streams: bool) -> Method {
+        let labels = [("service", service.to_owned()), ("method", name.to_owned())];
+        let duration = metrics::histogram!("punchline_grpc_request_duration_seconds", &labels);
+        let requests = [const { OnceLock::new() }; CODES.len()];
+        Method { service: service.into(), name: name.into(), streams, duration, requests }
+    }
+
+    fn count(&self, code: Code, watch: &Stopwatch) {
+        self.duration.record(watch.seconds());
+        let at = code as usize;
+        let counter = self.requests[at].get_or_init(|| {
+            let (service, method) = (self.service.clone(), self.name.clone());
+            let labels = [("service", service), ("method", method), ("code", CODES[at].to_owned())];
+            metrics::counter!("punchline_grpc_requests_total", &labels)
+        });
+        counter.increment(1);
+    }
+}
+
+/// All methods, by path.
+struct Methods {
+    known: HashMap<String, Arc<Method>>,
+    unknown: Arc<Method>,
+}
+
+impl Methods {
+    fn of(descriptors: &[&[u8]]) -> Methods {
+        let mut known = HashMap::new();
+        for encoded in descriptors {
+            let files = FileDescriptorSet::decode(*encoded).expect("descriptors are compiled in").file;
+            for file in files {
+                for service in &file.service {
+                    let full_name = format!("{}.{}", file.package(), service.name());
+                    for method in &service.method {
+                        let counted = Method::new(service.name(), method.name(), method.server_streaming());
+                        known.insert(format!("/{full_name}/{}", method.name()), Arc::new(counted));
+                    }
+                }
+            }
+        }
+        Methods { known, unknown: Arc::new(Method::new("unknown", "unknown", false)) }
+    }
+
+    fn at(&self, path: &str) -> Arc<Method> {
+        self.known.get(path).unwrap_or(&self.unknown).clone()
+    }
+}
+
+/// Counts calls. To be made after the metrics recorder is installed.
+#[derive(Clone)]
+pub(super) struct Counting(Arc<Methods>);
+
+impl Counting {
+    pub(super) fn new(descriptors: &[&[u8]]) -> Counting {
+        Counting(Arc::new(Methods::of(descriptors)))
+    }
+}
+
+impl<S> Layer<S> for Counting {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, methods: self.0.clone() }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Counted<S> {
+    inner: S,
+    methods: Arc<Methods>,
+}
+
+/// A call under way; counted when dropped.
+struct Call {
+    method: Arc<Method>,
+    watch: Stopwatch,
+    code: Code,
+}
+
+impl Call {
+    fn ended(&mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.method.count(self.code, &self.watch);
+    }
+}
+
+impl<S> Service<Request<Body>> for Counted<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let method = self.methods.at(request.uri().path());
+        let mut call = Call { method, watch: Stopwatch::start(), code: Code::Cancelled };
+        let answered = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = answered.await?;
+            explain(response.headers_mut());
+            match code_of(response.headers()) {
+                Some(code) => call.ended(code),
+                None if call.method.streams => {
+                    return Ok(response.map(|inner| Body::new(CountedBody { inner, call })));
+                }
+                None => call.ended(Code::Ok),
+            }
+            Ok(response)
+        })
+    }
+}
+
+fn code_of(headers: &HeaderMap) -> Option<Code> {
+    headers.get(GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+/// Gives an error of the framework's own an `ErrorInfo`, and the code that a client expects.
+fn explain(headers: &mut HeaderMap) {
+    if headers.contains_key(STATUS_DETAILS) {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers).filter(|status| status.code() != Code::Ok) else { return };
+    let refused = framework_refusal(&status);
+    // What cannot be written as a header leaves the error as it was.
+    if refused.into_status().add_header(headers).is_err() {
+        tracing::warn!(code = ?status.code(), "an error of the framework could not be explained");
+    }
+}
+
+fn framework_refusal(status: &Status) -> Refused {
+    let text = status.message();
+    let (code, reason) = match status.code() {
+        Code::Internal if text.contains("decode") => (Code::InvalidArgument, "MALFORMED_MESSAGE"),
+        Code::OutOfRange => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
+        Code::Unimplemented if text.is_empty() => {
+            return Refused::new(Code::Unimplemented, 501, "METHOD_NOT_FOUND", "there is no such method");
+        }
+        Code::Unimplemented => (Code::Unimplemented, "UNSUPPORTED"),
+        Code::Cancelled => (Code::Cancelled, "CANCELLED"),
+        Code::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        Code::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
+        other => (other, "PROTOCOL_ERROR"),
+    };
+    Refused::new(code, 400, reason, text)
+}
+
+/// The messages of a streaming call, looked at for the trailers that end it.
+struct CountedBody {
+    inner: Body,
+    call: Call,
+}
+
+impl HttpBody for CountedBody {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            explain(trailers);
+            self.call.ended(code_of(trailers).unwrap_or(Code::Ok));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::StatusExt;
+
+    #[test]
+    fn errors_of_the_framework_are_explained() {
+        for (status, code, reason) in [
+            (Status::internal("failed to decode Protobuf message: x"), Code::InvalidArgument, "MALFORMED_MESSAGE"),
+            (Status::out_of_range("message length too large"), Code::OutOfRange, "MESSAGE_TOO_LARGE"),
+            (Status::new(Code::Unimplemented, ""), Code::Unimplemented, "METHOD_NOT_FOUND"),
+            (Status::internal("x"), Code::Internal, "PROTOCOL_ERROR"),
+            (Refused::credentials_missing().into_status(), Code::Unauthenticated, "CREDENTIALS_MISSING"),
+        ] {
+            let mut headers = HeaderMap::new();
+            status.add_header(&mut headers).expect("fits");
+            explain(&mut headers);
+            let explained = Status::from_header_map(&headers).expect("a status");
+            let info = explained.get_details_error_info().expect("every error has one");
+            assert_eq!((explained.code(), info.reason.as_str()), (code, reason));
+        }
+        let mut fine = HeaderMap::from_iter([(http::HeaderName::from_static(GRPC_STATUS), "0".parse().expect("ok"))]);
+        explain(&mut fine);
+        assert!(!fine.contains_key(STATUS_DETAILS));
+    }
+
+    #[test]
+    fn methods_come_from_the_descriptors() {
+        let methods = Methods::of(&[punchline_proto::v1::FILE_DESCRIPTOR_SET]);
+        for (path, name, streams) in [
+            ("/punchline.v1.IngestService/RecordConsumption", "RecordConsumption", false),
+            ("/punchline.v1.IngestService/StreamConsumptions", "StreamConsumptions", true),
+            ("/punchline.v1.EventService/Subscribe", "Subscribe", true),
+            ("/punchline.v1.EventService/Nothing", "unknown", false),
+            ("/", "unknown", false),
+        ] {
+            let method = methods.at(path);
+            assert_eq!((method.name.as_str(), method.streams), (name, streams), "{path}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `MemberService`.
+
+use punchline_engine::command::Action;
+use punchline_engine::event::Event;
+use punchline_engine::id::{MemberId, Tenant};
+use punchline_engine::loyalty::member::{Identifier, Member};
+use punchline_engine::loyalty::tenant::Scope;
+use punchline_engine::rejection::Rejection;
+use punchline_proto::v1;
+use punchline_proto::v1::member_service_server::MemberService;
+use punchline_runtime::ids;
+use tonic::{Request, Response};
+
+use super::{Answer, Api, change};
+use crate::convert::member::{MemberMask, member, profile_of};
+use crate::convert::page::{self, List};
+use crate::convert::{id, identifiers, required};
+use crate::refuse::Refused;
+
+impl Api {
+    pub(super) async fn member(&self, tenant: Tenant, id: MemberId) -> Result<Member, Refused> {
+        let found = self.read(move |views| Ok(views.member(tenant, id)?.cloned())).await?;
+        found.ok_or_else(|| Rejection::MemberNotFound(id).into())
+    }
+
+    /// Carries out a command on a member, and answers with the member as it is then.
+    async fn member_after(&self, tenant: Tenant, id: MemberId, action: Action) -> Result<Option<v1::Member>, Refused> {
+        self.submit(tenant, "", action).await?;
+        Ok(Some(member(&self.member(tenant, id).await?)))
+    }
+
+    async fn update(
+        &self,
+        tenant: Tenant,
+        mask: &MemberMask,
+        request: &v1::UpdateMemberRequest,
+    ) -> Result<Option<v1::Member>, Refused> {
+        let member_id: MemberId = id("member_id", &request.member_id)?;
+        let identifiers: Option<Vec<Identifier>> =
+            mask.identifiers.then(|| identifiers("identifiers", request.identifiers.clone())).transpose()?;
+        let given = profile_of(request.profile.clone());
+        let mut etag = Some(request.etag.clone()).filter(|etag| !etag.is_empty());
+        let profile = if mask.fields.is_empty() {
+            mask.profile.then_some(given)
+        } else {
+            // Laid over what was read, so what was read must still be there when it is written.
+            let current = self.member(tenant, member_id).await?;
+            etag.get_or_insert(current.as_of.to_string());
+            mask.lay(&given, &current.profile)
+        };
+        let action = Action::UpdateMember { member_id, identifiers, profile, etag };
+        self.member_after(tenant, member_id, action).await
+    }
+}
+
+#[tonic::async_trait]
+impl MemberService for Api {
+    async fn register_member(&self, request: Request<v1::RegisterMemberRequest>) -> Answer<v1::RegisterMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let join = request.join_campaign_ids.iter().enumerate();
+        let action = Action::RegisterMember {
+            member_id: ids::member_id(self.state.node.clock().now()),
+            identifiers: identifiers("identifiers", request.identifiers).map_err(Refused::from)?,
+            profile: profile_of(request.profile),
+            registration_source: request.registration_source,
+            join: join.map(|(i, c)| id(&format!("join_campaign_ids[{i}]"), c)).collect::<Result<_, _>>()?,
+        };
+        let stored = self.create(tenant, &request.request_id, action).await?;
+        let Some(Event::MemberCreated(created)) = stored.record.events.first() else {
+            return Err(Refused::internal("find the member that was registered", &stored.first).into());
+        };
+        let registered = member(&self.member(tenant, created.member_id).await?);
+        Ok(Response::new(v1::RegisterMemberResponse { member: Some(registered) }))
+    }
+
+    async fn update_member(&self, request: Request<v1::UpdateMemberRequest>) -> Answer<v1::UpdateMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let mask = MemberMask::parse(&request)?;
+        let member = change(&request.etag, || self.update(tenant, &mask, &request)).await?;
+        Ok(Response::new(v1::UpdateMemberResponse { member }))
+    }
+
+    async fn get_member(&self, request: Request<v1::GetMemberRequest>) -> Answer<v1::GetMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let found = self.member(tenant, id("member_id", &request.member_id)?).await?;
+        Ok(Response::new(v1::GetMemberResponse { member: Some(member(&found)) }))
+    }
+
+    async fn lookup_member(&self, request: Request<v1::LookupMemberRequest>) -> Answer<v1::LookupMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let v1::Identifier { key, value } = required("identifier", request.identifier)?;
+        let identifier = Identifier::parse("identifier", &key, &value).map_err(Refused::from)?;
+        let found = self.read(move |views| match views.owner(tenant, &identifier)? {
+            Some(id) => Ok(views.member(tenant, id)?.cloned()),
+            None => Ok(None),
+        });
+        let found = found.await?.ok_or_else(|| Refused::from(Rejection::AccountNotFound))?;
+        Ok(Response::new(v1::LookupMemberResponse { member: Some(member(&found)) }))
+    }
+
+    async fn list_members(&self, request: Request<v1::ListMembersRequest>) -> Answer<v1::ListMembersResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let size = page::size(request.page_size)?;
+        let after: Option<MemberId> = page::after(List::Members, &request.page_token)?;
+        let mut found = self.read(move |views| views.members(tenant, after, size + 1)).await?;
+        let next_page_token = page::cut(List::Members, &mut found, size, |member| member.id);
+        let members = found.iter().map(member).collect();
+        Ok(Response::new(v1::ListMembersResponse { members, next_page_token }))
+    }
+
+    async fn block_member(&self, request: Request<v1::BlockMemberRequest>) -> Answer<v1::BlockMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let member_id = id("member_id", &request.member_id)?;
+        let action = Action::BlockMember { member_id, reason: request.reason };
+        let member = self.member_after(tenant, member_id, action).await?;
+        Ok(Response::new(v1::BlockMemberResponse { member }))
+    }
+
+    async fn unblock_member(&self, request: Request<v1::UnblockMemberRequest>) -> Answer<v1::UnblockMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let member_id = id("member_id", &request.member_id)?;
+        let member = self.member_after(tenant, member_id, Action::UnblockMember { member_id }).await?;
+        Ok(Response::new(v1::UnblockMemberResponse { member }))
+    }
+
+    async fn join_campaign(&self, request: Request<v1::JoinCampaignRequest>) -> Answer<v1::JoinCampaignResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let member_id = id("member_id", &request.member_id)?;
+        let action = Action::JoinCampaign { member_id, campaign_id: id("campaign_id", &request.campaign_id)? };
+        let member = self.member_after(tenant, member_id, action).await?;
+        Ok(Response::new(v1::JoinCampaignResponse { member }))
+    }
+}

@@ -1,0 +1,150 @@
+//! The gRPC API: every service of `punchline.v1`, health and reflection.
+//!
+//! ```text
+//! connection ──layer (metrics, ErrorInfo)──▶ service ──caller, scope──▶ convert ──▶ node ──▶ convert
+//! ```
+//!
+//! One [`Api`] stands behind all services; each file here is one service's way from a message to the
+//! node and back.
+//!
+//! # Invariants
+//!
+//! - The first thing every call does is to find its tenant, through [`Api::tenant`] or [`Api::operator`].
+//! - What reads the journal's blocks runs on the blocking pool.
+
+mod admin;
+mod campaign;
+mod delivery;
+mod event;
+mod explain;
+mod ingest;
+mod layer;
+mod ledger;
+mod member;
+mod serve;
+mod subscription;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use punchline_engine::command::{Action, Command};
+use punchline_engine::id::{Sequence, Tenant};
+use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry, TenantConfig};
+use punchline_runtime::committer::Outcome;
+use punchline_runtime::feed::{Feed, ReadError, Stored};
+use punchline_storage::views::{Views, ViewsError};
+use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use crate::auth::{ADVERTISER_METADATA, Caller, ENVIRONMENT_METADATA};
+use crate::refuse::Refused;
+use crate::state::State;
+
+pub use serve::serve;
+
+/// Longest `request_id`, in bytes: it is part of a key.
+const REQUEST_ID_LEN_MAX: usize = 128;
+/// Times that a change is worked out anew because somebody else wrote in between.
+const CHANGE_TRIES_MAX: usize = 5;
+
+/// What a unary call answers.
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Stands behind all services.
+#[derive(Clone)]
+pub(crate) struct Api {
+    state: Arc<State>,
+    /// True once the server goes down: endless calls end then.
+    down: watch::Receiver<bool>,
+}
+
+impl Api {
+    fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Refused> {
+        // A value that is no text is as good as a wrong one.
+        let text = |key: &str| metadata.get(key).map(|value| value.to_str().unwrap_or(""));
+        self.state.auth.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
+    }
+
+    /// The tenant that a call is about, if its caller holds `scope`; and the message.
+    fn tenant<T>(&self, request: Request<T>, scope: Scope) -> Result<(Tenant, T), Refused> {
+        let tenant = self.caller(request.metadata())?.require(scope)?;
+        Ok((tenant, request.into_inner()))
+    }
+
+    /// Lets operators pass, with the tenant that they name, if they do; and the message.
+    fn operator<T>(&self, request: Request<T>) -> Result<(Caller, T), Refused> {
+        let caller = self.caller(request.metadata())?;
+        caller.require_operator()?;
+        Ok((caller, request.into_inner()))
+    }
+
+    async fn submit(&self, tenant: Tenant, request_id: &str, action: Action) -> Result<Outcome, Refused> {
+        let bad = request_id.len() > REQUEST_ID_LEN_MAX || request_id.chars().any(char::is_control);
+        if bad {
+            let rule = "must be at most 128 bytes without control characters";
+            return Err(Refused::field("request_id", request_id, rule));
+        }
+        let request_id = Some(request_id.to_owned()).filter(|id| !id.is_empty());
+        Ok(self.state.node.submitter().submit(Command { tenant, request_id, action }).await?)
+    }
+
+    /// Carries out a create verb; gives the record that it wrote, now or the first time.
+    async fn create(&self, tenant: Tenant, request_id: &str, action: Action) -> Result<Arc<Stored>, Refused> {
+        match self.submit(tenant, request_id, action).await? {
+            Outcome::Accepted(stored) => Ok(stored),
+            Outcome::Already(sequence) => {
+                let stored = self.journal(move |feed| feed.record_at(sequence)).await?;
+                stored.ok_or_else(|| Refused::internal("read the first record of a request_id", &sequence))
+            }
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Views) -> Result<T, ViewsError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        Ok(self.state.node.submitter().read(read).await??)
+    }
+
+    /// Reads the journal, on the blocking pool.
+    async fn journal<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Feed) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let feed = self.state.node.feed().clone();
+        match tokio::task::spawn_blocking(move || read(&feed)).await {
+            Ok(read) => Ok(read?),
+            Err(error) => Err(Refused::internal("read the journal", &error)),
+        }
+    }
+
+    fn head(&self) -> Sequence {
+        self.state.node.feed().head()
+    }
+
+    fn config(&self, tenant: Tenant) -> Result<Arc<TenantConfig>, Refused> {
+        let directory = self.state.node.directory();
+        let not_found = || Refused::not_found("ADVERTISER_NOT_FOUND", "advertiser", tenant.advertiser);
+        directory.tenant(tenant).cloned().ok_or_else(not_found)
+    }
+
+    /// A subscription of this tenant: what keeps deliveries, which are known by subscription, apart.
+    fn subscription(&self, tenant: Tenant, id: &str) -> Result<SubscriptionEntry, Refused> {
+        let id = crate::convert::id("subscription_id", id)?;
+        let entry = self.config(tenant)?.subscriptions.get(&id).cloned();
+        entry.ok_or_else(|| Refused::not_found("SUBSCRIPTION_NOT_FOUND", "subscription", id))
+    }
+}
+
+/// Reads, changes and writes, and does so again where somebody else wrote in between, unless the caller
+/// named an etag: then it is the caller's to decide.
+async fn change<T, F: Future<Output = Result<T, Refused>>>(etag: &str, try_once: impl Fn() -> F) -> Result<T, Refused> {
+    for _ in 1..CHANGE_TRIES_MAX {
+        match try_once().await {
+            Err(refused) if refused.reason == "ETAG_MISMATCH" && etag.is_empty() => {}
+            done => return done,
+        }
+    }
+    try_once().await
+}

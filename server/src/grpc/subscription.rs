@@ -1,0 +1,243 @@
+//! `SubscriptionService`.
+
+use std::ops::Bound;
+
+use punchline_delivery::dialect::{examples, standard};
+use punchline_engine::command::Action;
+use punchline_engine::dispatch::{Subscription, SubscriptionState};
+use punchline_engine::event::{Event, EventType, Recorded};
+use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
+use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry};
+use punchline_proto::v1;
+use punchline_proto::v1::subscription_service_server::SubscriptionService;
+use punchline_runtime::dispatch::target::{self, SIGNING_SECRET};
+use punchline_runtime::ids;
+use tonic::{Request, Response};
+
+use super::{Answer, Api, change};
+use crate::convert::page::{self, List};
+use crate::convert::subscription::{secret, subscription, to_wire};
+use crate::convert::{id, required};
+use crate::refuse::Refused;
+
+/// How long the old secret signs too, where nothing is said.
+const OVERLAP_S_DEFAULT: u64 = 24 * 3_600;
+/// Longest that it may: a secret that leaked must end.
+const OVERLAP_S_MAX: u64 = 30 * 24 * 3_600;
+/// Position of an example: no event has it.
+const EXAMPLE_SEQUENCE: Sequence = Sequence(0);
+
+impl Api {
+    fn subscription_to_wire(&self, entry: &SubscriptionEntry) -> v1::Subscription {
+        let stats = self.state.node.dispatcher().stats(entry.definition.id);
+        to_wire(entry, stats.as_deref(), self.head())
+    }
+
+    /// The subscription as it is after a command on it.
+    fn subscription_now(&self, tenant: Tenant, id: SubscriptionId) -> Result<Option<v1::Subscription>, Refused> {
+        let entry = self.subscription(tenant, &id.to_string())?;
+        Ok(Some(self.subscription_to_wire(&entry)))
+    }
+
+    /// A subscription that was given, sealed and checked as far as it can be before it is written.
+    fn checked_subscription(
+        &self,
+        id: SubscriptionId,
+        given: v1::Subscription,
+        current: Option<&Subscription>,
+    ) -> Result<Subscription, Refused> {
+        let node = &self.state.node;
+        let subscription = subscription(id, given, current, node.sealer())?;
+        target::check(&subscription, node.sealer(), node.policy())?;
+        Ok(subscription)
+    }
+
+    async fn set_state(
+        &self,
+        tenant: Tenant,
+        subscription_id: &str,
+        state: SubscriptionState,
+        reason: String,
+    ) -> Result<Option<v1::Subscription>, Refused> {
+        let subscription_id = id("subscription_id", subscription_id)?;
+        self.submit(tenant, "", Action::SetSubscriptionState { subscription_id, state, reason }).await?;
+        self.subscription_now(tenant, subscription_id)
+    }
+
+    async fn replace(&self, tenant: Tenant, given: &v1::Subscription) -> Result<Option<v1::Subscription>, Refused> {
+        let current = self.subscription(tenant, &given.subscription_id)?.definition;
+        // Secrets are taken over from what was read, so that must still be there when it is written.
+        let etag = if given.etag.is_empty() { current.version.to_string() } else { given.etag.clone() };
+        let subscription = self.checked_subscription(current.id, given.clone(), Some(&current))?;
+        self.submit(tenant, "", Action::UpdateSubscription { subscription, etag: Some(etag) }).await?;
+        self.subscription_now(tenant, current.id)
+    }
+
+    fn example<'a>(&self, tenant: Tenant, event: &'a Event) -> Recorded<'a> {
+        let time = self.state.node.clock().now();
+        Recorded { sequence: EXAMPLE_SEQUENCE, cause: EXAMPLE_SEQUENCE, time, tenant, member: None, event }
+    }
+}
+
+#[tonic::async_trait]
+impl SubscriptionService for Api {
+    async fn create_subscription(
+        &self,
+        request: Request<v1::CreateSubscriptionRequest>,
+    ) -> Answer<v1::CreateSubscriptionResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let node = &self.state.node;
+        let new_id = ids::subscription_id(node.clock().now());
+        let given = required("subscription", request.subscription)?;
+        let subscription = self.checked_subscription(new_id, given, None)?;
+        let secret = secret(&request.secret)?;
+        let owed_after = Some(request.from_sequence).filter(|sequence| *sequence > 0);
+        if let Some(sequence) = owed_after.filter(|sequence| *sequence > self.head().0) {
+            let rule = format!("must not be beyond the head, which is {}", self.head());
+            return Err(Refused::field("from_sequence", sequence.to_string(), rule).into());
+        }
+        let action = Action::CreateSubscription {
+            subscription,
+            secret: node.sealer().seal(SIGNING_SECRET, secret.as_bytes()),
+            owed_after: owed_after.map(Sequence),
+        };
+        let stored = self.create(tenant, &request.request_id, action).await?;
+        let Some(Event::SubscriptionCreated(created)) = stored.record.events.first() else {
+            return Err(Refused::internal("find the subscription that was created", &stored.first).into());
+        };
+        let id = created.subscription.id;
+        // A repeat is answered as the first was, but that a secret is not answered again.
+        let secret = if id == new_id { secret.to_whsec_string() } else { String::new() };
+        let subscription = self.subscription_now(tenant, id)?;
+        Ok(Response::new(v1::CreateSubscriptionResponse { subscription, secret }))
+    }
+
+    async fn get_subscription(
+        &self,
+        request: Request<v1::GetSubscriptionRequest>,
+    ) -> Answer<v1::GetSubscriptionResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let entry = self.subscription(tenant, &request.subscription_id)?;
+        let subscription = Some(self.subscription_to_wire(&entry));
+        Ok(Response::new(v1::GetSubscriptionResponse { subscription }))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: Request<v1::ListSubscriptionsRequest>,
+    ) -> Answer<v1::ListSubscriptionsResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let size = page::size(request.page_size)?;
+        let after: Option<SubscriptionId> = page::after(List::Subscriptions, &request.page_token)?;
+        let config = self.config(tenant)?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found: Vec<_> = config.subscriptions.range((from, Bound::Unbounded)).take(size + 1).collect();
+        let next_page_token = page::cut(List::Subscriptions, &mut found, size, |(id, _)| **id);
+        let subscriptions = found.into_iter().map(|(_, entry)| self.subscription_to_wire(entry)).collect();
+        Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
+    }
+
+    async fn update_subscription(
+        &self,
+        request: Request<v1::UpdateSubscriptionRequest>,
+    ) -> Answer<v1::UpdateSubscriptionResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let given = required("subscription", request.subscription)?;
+        let subscription = change(&given.etag, || self.replace(tenant, &given)).await?;
+        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
+    }
+
+    async fn delete_subscription(
+        &self,
+        request: Request<v1::DeleteSubscriptionRequest>,
+    ) -> Answer<v1::DeleteSubscriptionResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let subscription_id = id("subscription_id", &request.subscription_id)?;
+        self.submit(tenant, "", Action::DeleteSubscription { subscription_id }).await?;
+        Ok(Response::new(v1::DeleteSubscriptionResponse {}))
+    }
+
+    async fn pause_subscription(
+        &self,
+        request: Request<v1::PauseSubscriptionRequest>,
+    ) -> Answer<v1::PauseSubscriptionResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        if request.reason.len() > 500 {
+            return Err(Refused::field("reason", request.reason, "must be at most 500 bytes").into());
+        }
+        let id = &request.subscription_id;
+        let subscription = self.set_state(tenant, id, SubscriptionState::Paused, request.reason).await?;
+        Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
+    }
+
+    async fn resume_subscription(
+        &self,
+        request: Request<v1::ResumeSubscriptionRequest>,
+    ) -> Answer<v1::ResumeSubscriptionResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let id = &request.subscription_id;
+        let subscription = self.set_state(tenant, id, SubscriptionState::Active, String::new()).await?;
+        Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
+    }
+
+    async fn rotate_secret(&self, request: Request<v1::RotateSecretRequest>) -> Answer<v1::RotateSecretResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let subscription_id = id("subscription_id", &request.subscription_id)?;
+        let secret = secret(&request.secret)?;
+        let overlap_s = if request.overlap_seconds == 0 { OVERLAP_S_DEFAULT } else { request.overlap_seconds };
+        if overlap_s > OVERLAP_S_MAX {
+            let rule = "must be at most 2592000 (30 days)";
+            return Err(Refused::field("overlap_seconds", overlap_s.to_string(), rule).into());
+        }
+        let node = &self.state.node;
+        let action = Action::RotateSecret {
+            subscription_id,
+            secret: node.sealer().seal(SIGNING_SECRET, secret.as_bytes()),
+            previous_until: node.clock().now().plus_ms(overlap_s as i64 * 1_000),
+        };
+        self.submit(tenant, "", action).await?;
+        let subscription = self.subscription_now(tenant, subscription_id)?;
+        Ok(Response::new(v1::RotateSecretResponse { subscription, secret: secret.to_whsec_string() }))
+    }
+
+    async fn test_subscription(
+        &self,
+        request: Request<v1::TestSubscriptionRequest>,
+    ) -> Answer<v1::TestSubscriptionResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let entry = self.subscription(tenant, &request.subscription_id)?;
+        let selected = |t: &&EventType| t.is_public() && entry.definition.event_types.selects(**t);
+        let event_type = match request.event_type.as_str() {
+            "" => EventType::ALL.iter().find(selected).copied(),
+            name => EventType::parse(name).filter(|t| t.is_public()),
+        };
+        let unknown = || Refused::field("event_type", &request.event_type, "must be one that ListEventTypes names");
+        let event = examples::example(event_type.ok_or_else(unknown)?);
+        let tested = self.state.node.dispatcher().test(&entry, &self.example(tenant, &event)).await;
+        let (report, latency, request_body) = tested.map_err(Refused::from)?;
+        Ok(Response::new(v1::TestSubscriptionResponse {
+            status: report.status.map_or(0, u32::from),
+            latency_ms: latency.as_millis() as u64,
+            response_body: report.response_snippet.to_vec(),
+            error: report.error.map(|code| code.as_str().to_owned()).unwrap_or_default(),
+            request_body: request_body.to_vec(),
+        }))
+    }
+
+    async fn list_event_types(
+        &self,
+        request: Request<v1::ListEventTypesRequest>,
+    ) -> Answer<v1::ListEventTypesResponse> {
+        let (_, _) = self.tenant(request, Scope::Read)?;
+        let event_types = EventType::ALL.iter().filter(|t| t.is_public());
+        let describe = |event_type: &EventType| {
+            let event = examples::example(*event_type);
+            v1::EventType {
+                name: event_type.as_str().into(),
+                description: examples::description(*event_type).into(),
+                example_json: String::from_utf8_lossy(&standard::body(&examples::recorded(&event))).into_owned(),
+            }
+        };
+        Ok(Response::new(v1::ListEventTypesResponse { event_types: event_types.map(describe).collect() }))
+    }
+}

@@ -1,0 +1,33 @@
+//! What every door of the server shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use punchline_engine::time::UnixMillis;
+use punchline_runtime::node::Node;
+
+use crate::auth::Auth;
+
+/// What every door of the server shares.
+pub struct State {
+    /// The running node.
+    pub node: Arc<Node>,
+    /// Knows callers.
+    pub auth: Auth,
+    /// Where the node keeps its data; `None` where that is no directory.
+    pub data_dir: Option<PathBuf>,
+    /// When the server started.
+    pub started_at: UnixMillis,
+}
+
+impl State {
+    /// What is shared about `node`, as of now.
+    pub fn new(node: Arc<Node>, operator_token: &str, master_key: &[u8; 32], data_dir: Option<PathBuf>) -> State {
+        State {
+            auth: Auth::new(node.clone(), operator_token, master_key),
+            started_at: node.clock().now(),
+            data_dir,
+            node,
+        }
+    }
+}
