@@ -1,0 +1,230 @@
+//! What the rules say, told as stories in data.
+
+mod support;
+
+use proptest::prelude::*;
+use punchline_engine::command::Action;
+use punchline_engine::event::{Event, EventType};
+use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
+use punchline_engine::loyalty::ledger::Currency;
+use punchline_engine::time::UnixMillis;
+use support::*;
+
+/// Member 1 has joined, 2 is registered only, 3 has joined and is blocked. Each line: `consumption => outcome`.
+fn check(story: &str) -> World {
+    let mut world = World::new();
+    world.accept(register(1, true));
+    world.accept(register(2, false));
+    world.accept(register(3, true));
+    world.accept(Action::BlockMember { member_id: member_id(3), reason: "fraud".into() });
+    for line in story.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (given, expected) = line.split_once("=>").expect("=>");
+        let before = world.clone();
+        let outcome = world.submit(consumption(given));
+        assert_eq!(told(&outcome), expected.trim(), "{given}");
+        if outcome.is_err() {
+            assert_eq!(world, before, "a refusal changes nothing: {given}");
+        }
+    }
+    world
+}
+
+#[test]
+fn consumptions_are_checked_in_order() {
+    check(
+        "
+        c1 1   2026-09-01T10:00:00Z coffee   => 10 points, 0 coins, 1 stamps
+        c1 1   2026-09-01T10:00:00Z coffee   => CONSUMPTION_EXISTS
+        c1 1   2026-09-01T10:00:01Z coffee   => CONSUMPTION_EXISTS_WITH_DIFFERENT_CONTENT
+        c1 1   2026-09-01T10:00:00Z coffee×2 => CONSUMPTION_EXISTS_WITH_DIFFERENT_CONTENT
+        c1 2   2026-09-01T10:00:00Z coffee   => CONSUMPTION_EXISTS_WITH_DIFFERENT_CONTENT
+        c2 9   2026-09-01T10:00:00Z coffee   => ACCOUNT_NOT_FOUND
+        c2 1,2 2026-09-01T10:00:00Z coffee   => IDENTIFIERS_CONFLICT
+        c2 3   2026-09-01T10:00:00Z coffee   => USER_BLOCKED
+        c2 2   2026-09-01T10:00:00Z coffee   => USER_HAS_NO_CARDS
+        c2 9,1 2026-09-01T10:00:00Z coffee   => 10 points, 0 coins, 1 stamps
+        ",
+    );
+}
+
+#[test]
+fn lines_earn_what_rules_say() {
+    let world = check(
+        "
+        c1 1 2026-09-01T10:00:00Z coffee×12 tea tea_green×2 bread => 120 points, 6 coins, 12 stamps
+        c2 1 2026-09-01T10:00:00Z bread                           => 0 points, 0 coins, 0 stamps
+        c3 1 2025-12-31T23:59:59Z coffee                          => 0 points, 0 coins, 0 stamps
+        c4 1 2026-01-01T00:00:00Z coffee                          => 10 points, 0 coins, 1 stamps
+        ",
+    );
+    assert_eq!(world.balances(1), (130, 6, 3, 1));
+}
+
+#[test]
+fn caps_count_units_by_the_consumptions_date() {
+    check(
+        "
+        r1 1 2026-09-01T10:00:00Z review×2      => 100 points, 0 coins, 0 stamps
+        r2 1 2026-09-01T23:59:59Z survey        => 0 points, 0 coins, 0 stamps
+        r3 1 2026-09-02T00:00:00Z review survey => 100 points, 0 coins, 0 stamps
+        r4 1 2026-08-31T10:00:00Z review        => 100 points, 0 coins, 0 stamps
+        r5 1 2026-09-03T10:00:00Z review        => 100 points, 0 coins, 0 stamps
+        r6 1 2026-09-04T10:00:00Z review        => 0 points, 0 coins, 0 stamps
+        ",
+    );
+}
+
+#[test]
+fn one_consumption_tells_everything_that_follows() {
+    let mut world = check("c0 1 2026-09-01T10:00:00Z coffee×4 => 40 points, 0 coins, 4 stamps");
+    let events = world.accept(consumption("c1 1 2026-09-01T11:00:00Z coffee×6 tea review×2 bread"));
+    let names: Vec<&str> = events.iter().map(|e| e.event_type().as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "consumption.recorded",
+            "consumption.matched",
+            "points.credited",
+            "punchcard.stamps_received",
+            "punchcard.step_completed",
+            "punchcard.completed",
+            "consumption.matched",
+            "coins.changed",
+            "consumption.rejected",
+            "consumption.matched",
+            "points.credited",
+            "consumption.counted",
+            "consumption.rejected",
+        ]
+    );
+    let first = world.journal.iter().flat_map(|(_, record)| &record.events);
+    assert_eq!(first.filter(|e| e.event_type() == EventType::ConsumptionFirst).count(), 1, "only once");
+    let Event::PointsCredited(credited) = &events[2] else { panic!("{:?}", events[2]) };
+    assert_eq!((credited.previous_balance.0, credited.new_balance.0), (40, 100));
+}
+
+#[test]
+fn shapes_are_checked_field_by_field() {
+    let valid = || RawConsumption {
+        consumption_id: "c".into(),
+        consumed_at: "20260901T10:00:00Z".into(),
+        identifiers: vec![("email".into(), "a@b.c".into())],
+        lines: vec![RawLine { sku: "coffee".into(), product_name: String::new(), quantity: 1.0 }],
+    };
+    assert!(valid().check(NOW).is_ok());
+    type Change = fn(&mut RawConsumption);
+    let cases: [(Change, &str, &str); 17] = [
+        (|c| c.consumption_id.clear(), "CONSUMPTION_ID_REQUIRED", "consumptionId"),
+        (|c| c.consumption_id = "x".repeat(129), "INVALID_FIELD", "consumptionId"),
+        (|c| c.consumption_id = "a\u{0}b".into(), "INVALID_FIELD", "consumptionId"),
+        (|c| c.identifiers.clear(), "IDENTIFIERS_REQUIRED", "identifiers"),
+        (|c| c.identifiers[0].0 = "loyalty".into(), "INVALID_IDENTIFIER", "identifiers[0].key"),
+        (|c| c.identifiers[0].1 = "nobody".into(), "INVALID_IDENTIFIER", "identifiers[0].value"),
+        (|c| c.identifiers = vec![c.identifiers[0].clone(); 11], "INVALID_FIELD", "identifiers"),
+        (|c| c.lines.clear(), "CONSUMPTION_LINES_REQUIRED", "consumptionLines"),
+        (|c| c.lines = vec![c.lines[0].clone(); 201], "INVALID_FIELD", "consumptionLines"),
+        (|c| c.lines[0].sku.clear(), "INVALID_FIELD", "consumptionLines[0].sku"),
+        (|c| c.lines[0].quantity = 0.0, "INVALID_QUANTITY", "consumptionLines[0].quantity"),
+        (|c| c.lines[0].quantity = -1.0, "INVALID_QUANTITY", "consumptionLines[0].quantity"),
+        (|c| c.lines[0].quantity = 1.5, "INVALID_QUANTITY", "consumptionLines[0].quantity"),
+        (|c| c.lines[0].quantity = 10_001.0, "INVALID_QUANTITY", "consumptionLines[0].quantity"),
+        (|c| c.lines[0].quantity = f64::NAN, "INVALID_QUANTITY", "consumptionLines[0].quantity"),
+        (|c| c.consumed_at = "1.9.2026".into(), "INVALID_CONSUMPTION_DATE", "consumptionDate"),
+        (
+            |c| c.consumed_at = NOW.plus_ms(2 * UnixMillis::DAY_MS).to_string(),
+            "INVALID_CONSUMPTION_DATE",
+            "consumptionDate",
+        ),
+    ];
+    for (change, reason, field) in cases {
+        let mut raw = valid();
+        change(&mut raw);
+        let refused = raw.check(NOW).expect_err(reason);
+        assert_eq!((refused.reason, refused.field.as_str()), (reason, field));
+    }
+}
+
+#[test]
+fn balances_never_fall_below_nothing() {
+    let mut world = check("c1 1 2026-09-01T10:00:00Z coffee tea => 10 points, 2 coins, 1 stamps");
+    let adjust = |currency: &Currency, amount| Action::AdjustBalance {
+        member_id: member_id(1),
+        currency: currency.clone(),
+        amount,
+        reason: "goodwill".into(),
+    };
+    let points = Currency::Points("club".parse().expect("a slug"));
+    for (currency, amount, expected) in [
+        (&points, -10, "points.debited"),
+        (&points, -1, "INSUFFICIENT_BALANCE"),
+        (&points, i64::MIN, "BALANCE_OVERFLOW"),
+        (&points, i64::MAX, "points.credited"),
+        (&points, 1, "BALANCE_OVERFLOW"),
+        (&points, 0, "INVALID_FIELD"),
+        (&Currency::Coins, -2, "coins.changed"),
+        (&Currency::Coins, -1, "INSUFFICIENT_BALANCE"),
+    ] {
+        let outcome = world.submit(adjust(currency, amount));
+        let got = outcome.map_or_else(|r| r.reason(), |events| events[0].event_type().as_str());
+        assert_eq!(got, expected, "{currency} {amount}");
+        assert_eq!(world.house.imbalance(), 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However units are split over lines and consumptions, they earn the same.
+    #[test]
+    fn splitting_changes_nothing(parts in prop::collection::vec((0usize..4, 1u32..9), 1..25), split in any::<u64>()) {
+        let skus = ["coffee", "tea", "review", "bread"];
+        let lines = |parts: &[(usize, u32)]| {
+            parts.iter().map(|(sku, n)| format!("{}×{n}", skus[*sku])).collect::<Vec<_>>().join(" ")
+        };
+        let (mut whole, mut split_up) = (World::new(), World::new());
+        whole.accept(register(1, true));
+        split_up.accept(register(1, true));
+        whole.accept(consumption(&format!("c 1 2026-09-01T10:00:00Z {}", lines(&parts))));
+        let mut rest = &parts[..];
+        let mut n = 0;
+        while !rest.is_empty() {
+            let take = 1 + (split >> (n % 60)) as usize % rest.len();
+            split_up.accept(consumption(&format!("c{n} 1 2026-09-01T10:00:00Z {}", lines(&rest[..take]))));
+            rest = &rest[take..];
+            n += 1;
+        }
+        prop_assert_eq!(whole.balances(1), split_up.balances(1));
+    }
+
+    /// The ledger sums to zero, stamps are conserved, and folding the journal again gives the same world.
+    #[test]
+    fn what_is_earned_is_accounted_for(steps in prop::collection::vec((0usize..5, 1u128..4, 1u32..30), 1..60)) {
+        let mut world = World::new();
+        (1..4).for_each(|n| drop(world.accept(register(n, true))));
+        let mut stamps = [0; 4];
+        for (n, (sku, who, quantity)) in steps.iter().enumerate() {
+            let sku = ["coffee", "tea_green", "survey", "bread", "coffee"][*sku];
+            let quantity = if n % 7 == 0 { 1 } else { *quantity };
+            // Every third id stands twice.
+            let id = n - usize::from(n % 3 == 2);
+            let outcome = world.submit(consumption(&format!("c{id} {who} 2026-09-01T10:00:00Z {sku}×{quantity}")));
+            if sku == "coffee" && outcome.is_ok() {
+                stamps[*who as usize] += u64::from(quantity);
+            }
+            prop_assert_eq!(world.house.imbalance(), 0);
+        }
+        for who in 1..4u128 {
+            let (_, _, in_row, rows) = world.balances(who);
+            prop_assert_eq!(in_row + rows * 10, stamps[who as usize]);
+        }
+        let members: i64 = world.members.values().map(|m| m.cards[0].points.0 + m.coins.0).sum();
+        let house: i64 = world.house.accounts.values().map(|a| a.house).sum();
+        prop_assert_eq!(members + house, 0);
+        let mut again = World::default();
+        for (_, record) in &world.journal {
+            again.apply(record.clone());
+        }
+        prop_assert_eq!(&again, &world);
+        prop_assert_eq!(format!("{:?}", again.members), format!("{:?}", world.members));
+    }
+}
