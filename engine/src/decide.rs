@@ -13,7 +13,7 @@
 use crate::command::{Action, Command, Died};
 use crate::dispatch::Subscription;
 use crate::event::*;
-use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, SubscriptionId};
+use crate::id::{AdvertiserId, CampaignId, CredentialId, MemberId, Sequence, SubscriptionId};
 use crate::loyalty::campaign::{Campaign, EarningRule};
 use crate::loyalty::consumption::{self, Consumption, Line, Receipt};
 use crate::loyalty::ledger::Currency;
@@ -112,7 +112,7 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             if config.credentials.contains_key(&credential.id) {
                 return Err(Rejection::CredentialExists(credential.id.clone()));
             }
-            if let Some((other, _)) = credential_owner(set.directory, credential) {
+            if let Some(other) = other_owner(set.directory, command.tenant.advertiser, &credential.id) {
                 let rule = format!("belongs to advertiser {other} already");
                 return Err(InvalidField::new("api_key", credential.id.as_str(), rule).into());
             }
@@ -222,12 +222,11 @@ fn entry(config: &TenantConfig, id: SubscriptionId) -> Result<&crate::loyalty::t
     config.subscriptions.get(&id).ok_or(Rejection::SubscriptionNotFound(id))
 }
 
-fn credential_owner<'a>(
-    directory: &'a Directory,
-    credential: &crate::loyalty::tenant::Credential,
-) -> Option<(&'a crate::id::Tenant, &'a TenantConfig)> {
-    let mut tenants = directory.tenants.iter().map(|(t, c)| (t, &**c));
-    tenants.find(|(_, c)| c.credentials.contains_key(&credential.id))
+/// Another advertiser that has the key. One advertiser may use it in both environments: a key alone, without
+/// its environment, names nobody.
+fn other_owner(directory: &Directory, own: AdvertiserId, key: &CredentialId) -> Option<AdvertiserId> {
+    let mut others = directory.tenants.iter().filter(|(tenant, _)| tenant.advertiser != own);
+    others.find(|(_, config)| config.credentials.contains_key(key)).map(|(tenant, _)| tenant.advertiser)
 }
 
 fn limit(what: &'static str, count: usize, max: usize) -> Result<(), Rejection> {

@@ -146,3 +146,8 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         commit_duration: metrics::histogram!("punchline_ingest_commit_duration_seconds"),
     }
 });
+
+/// Makes the series, so that they are there, as 0, before the first consumption.
+pub fn begin_counting() {
+    LazyLock::force(&METRICS);
+}

@@ -225,14 +225,14 @@ pub fn run(cli: Cli) -> ExitCode {
         // When crate::serve, crate::demo and crate::offline exist: take these lines in, and delete the
         // arm after them. They answer `ExitCode` and have their own tokio runtimes.
         //
-        // Command::Serve(ref args) => return with_config(&cli, &args.config, args.dev, |c| crate::serve::run(c, args)),
         // Command::Demo(ref args) => return crate::demo::run(args),
         // Command::Verify(ref args) => return with_config(&cli, &args.config, false, |c| crate::offline::verify(c, args)),
         // Command::Log { command: LogCommand::Cat(ref args) } => {
         //     let args = LogCatArgs { output: format, ..args.clone() };
         //     return with_config(&cli, &args.config, false, |c| crate::offline::log_cat(c, &args));
         // }
-        Command::Serve(_) | Command::Demo(_) | Command::Verify(_) | Command::Log { .. } => {
+        Command::Serve(ref args) => return with_config(&cli, &args.config, args.dev, |c| crate::serve::run(c, args)),
+        Command::Demo(_) | Command::Verify(_) | Command::Log { .. } => {
             Err(Failure::Usage("this command is not in this build yet".into()))
         }
         // ────────────────────────────────────────────────────────────────────────────────────────────
@@ -244,7 +244,6 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 /// Loads the configuration and goes on with it, or tells what is wrong.
-#[allow(dead_code, reason = "used by the arms that are wired when their modules exist")]
 fn with_config(cli: &Cli, flags: &ConfigFlags, dev: bool, go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     match load(cli, flags, dev) {
         Ok(config) => go_on(config),

@@ -1,0 +1,189 @@
+//! `punchline serve --dev`: the newcomer's server, with known credentials and something to try.
+//!
+//! # Invariants
+//!
+//! - It listens on loopback only: everybody knows its credentials.
+//! - Loading is idempotent: a second start finds everything there and writes nothing.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use punchline_engine::command::{Action, Command};
+use punchline_engine::id::{AdvertiserId, Environment, Tenant};
+use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
+use punchline_engine::loyalty::tenant::{Credential, Scope};
+use punchline_engine::rejection::Rejection;
+use punchline_runtime::committer::{Outcome, Refusal};
+use punchline_runtime::ids;
+use punchline_runtime::node::Node;
+
+use crate::config::Config;
+use crate::refuse::Refused;
+use crate::serve::{Running, StartError};
+use crate::{auth, campaign_file, convert};
+
+/// The advertiser.
+pub const ADVERTISER: AdvertiserId = AdvertiserId::FIRST;
+/// Its `apiKey`, in both environments.
+pub const API_KEY: &str = "dev-key";
+/// Its `apiSecret`.
+pub const API_SECRET: &str = "dev-secret";
+/// The operator token; `config/dev.toml` sets it.
+pub const OPERATOR_TOKEN: &str = "dev-operator";
+/// The member's phone number.
+pub const PHONE: &str = "40720005123";
+/// The member's e-mail address.
+pub const EMAIL: &str = "user@example.com";
+
+/// The demo campaign.
+const CAMPAIGN: &str = include_str!("../../deploy/demo/campaign.toml");
+
+/// Refuses what others could reach.
+///
+/// # Errors
+///
+/// [`StartError::NotLoopback`], with the setting.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    let server = &config.server;
+    let binds = [
+        ("server.grpc_bind", server.grpc_bind),
+        ("server.http_bind", server.http_bind),
+        ("server.metrics_bind", server.metrics_bind),
+    ];
+    match binds.into_iter().find(|(_, address)| !address.ip().is_loopback()) {
+        Some((key, address)) => Err(StartError::NotLoopback { key, address }),
+        None => Ok(()),
+    }
+}
+
+/// Makes sure that advertiser, keys, campaign and member are there, in both environments.
+///
+/// # Errors
+///
+/// [`StartError::Dev`], with the part that could not be loaded.
+pub async fn load(node: &Node) -> Result<(), StartError> {
+    if !node.directory().advertisers.contains_key(&ADVERTISER) {
+        let tenant = Tenant { advertiser: ADVERTISER, environment: Environment::Production };
+        let action = Action::CreateAdvertiser { advertiser_id: Some(ADVERTISER), name: "Development".into() };
+        ensure(node, tenant, "the advertiser", action).await?;
+    }
+    for environment in Environment::ALL {
+        let tenant = Tenant { advertiser: ADVERTISER, environment };
+        load_tenant(node, tenant).await?;
+    }
+    Ok(())
+}
+
+async fn load_tenant(node: &Node, tenant: Tenant) -> Result<(), StartError> {
+    let campaign = campaign_file::parse(CAMPAIGN).expect("the embedded campaign is valid: a test parses it");
+    let campaign = convert::campaign::campaign(campaign).expect("the embedded campaign is valid: a test converts it");
+    let now = node.clock().now();
+    let directory = node.directory();
+    let config = directory.tenant(tenant).cloned().unwrap_or_default();
+    let key = API_KEY.parse().expect("a valid api key");
+    if !config.credentials.contains_key(&key) {
+        let credential = Credential {
+            id: key,
+            secret_hash: auth::hash(API_SECRET),
+            scopes: vec![Scope::Ingest, Scope::Read, Scope::Manage],
+            description: "made by serve --dev".into(),
+            created_at: now,
+            revoked_at: None,
+        };
+        ensure(node, tenant, "the api key", Action::IssueCredential { credential }).await?;
+    }
+    let campaign_id = campaign.id.clone();
+    if !config.campaigns.contains_key(&campaign_id) {
+        ensure(node, tenant, "the campaign", Action::CreateCampaign { campaign }).await?;
+    }
+    let identifiers = [(IdentifierKind::PhoneNumber, PHONE), (IdentifierKind::Email, EMAIL)];
+    let identifiers = identifiers.into_iter().map(|(kind, value)| Identifier { kind, value: value.into() });
+    let register = Action::RegisterMember {
+        member_id: ids::member_id(now),
+        identifiers: identifiers.collect(),
+        profile: Profile { first_name: "Dev".into(), ..Profile::default() },
+        registration_source: "serve --dev".into(),
+        join: vec![campaign_id.clone()],
+    };
+    let command = |action| Command { tenant, request_id: None, action };
+    match node.submitter().submit(command(register)).await {
+        Ok(_) => Ok(()),
+        Err(Refusal::Rejected(Rejection::IdentifierTaken { owner, .. })) => {
+            let join = Action::JoinCampaign { member_id: owner, campaign_id };
+            ensure(node, tenant, "the member's card", join).await
+        }
+        Err(refusal) => Err(failed("the member", refusal)),
+    }
+}
+
+async fn ensure(node: &Node, tenant: Tenant, what: &'static str, action: Action) -> Result<(), StartError> {
+    match node.submitter().submit(Command { tenant, request_id: None, action }).await {
+        Ok(Outcome::Accepted(_) | Outcome::Already(_)) => Ok(()),
+        Err(refusal) => Err(failed(what, refusal)),
+    }
+}
+
+fn failed(what: &'static str, refusal: Refusal) -> StartError {
+    StartError::Dev { what, refused: Box::new(Refused::from(refusal)) }
+}
+
+/// What a newcomer is told: credentials, and lines to paste.
+pub fn greeting(running: &Running) -> String {
+    text(running.http_addr, running.grpc_addr, running.metrics_addr)
+}
+
+fn text(http: SocketAddr, grpc: SocketAddr, metrics: SocketAddr) -> String {
+    format!(
+        r#"
+Punchline {version}, development server. Known credentials, loopback only.
+
+  HTTP     http://{http}      gRPC  {grpc}      metrics  http://{metrics}/metrics
+
+  advertiser      {ADVERTISER}     (production and staging)
+  apiKey          {API_KEY}
+  apiSecret       {API_SECRET}
+  operator token  {OPERATOR_TOKEN}
+  member          phone {PHONE}, e-mail {EMAIL}; has joined velo-club
+
+Try it (staging; without the "staging-" it is production):
+
+  TOKEN=$(curl -s -X POST http://{http}/staging-usermanagement/api/advertiser/v1/authorize \
+    -H 'apiKey: {API_KEY}' -H 'apiSecret: {API_SECRET}' -H 'Content-Type: application/json-patch+json' \
+    -d '{{"advertiserId":"{ADVERTISER}"}}' | sed 's/.*"accessToken":"\([^"]*\)".*/\1/')
+
+  curl -s -X POST http://{http}/staging-campaigns/api/advertiser-integration/v1/consumption \
+    -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json-patch+json' \
+    -d '{{"consumptionId":"I198037776491223","consumptionDate":"20250425T12:34:00Z","identifiers":[{{"key":"phoneNumber","value":"{PHONE}"}},{{"key":"email","value":"{EMAIL}"}}],"consumptionLines":[{{"sku":"velo_pk_poll_strength","quantity":1}}]}}'
+
+  punchline members lookup --phone {PHONE}
+  punchline events tail
+"#,
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// Writes to stderr, for people: not a log line.
+pub(crate) fn tell(text: &str) {
+    // Where stderr is closed, nobody is there to be told.
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_campaign_is_valid() {
+        let campaign = campaign_file::parse(CAMPAIGN).expect("parses");
+        let campaign = convert::campaign::campaign(campaign).expect("converts");
+        campaign.validate().expect("valid");
+        assert_eq!(campaign.id.as_str(), "velo-club");
+    }
+
+    #[test]
+    fn the_member_has_normal_identifiers() {
+        for (kind, value) in [("phoneNumber", PHONE), ("email", EMAIL)] {
+            assert_eq!(Identifier::parse("", kind, value).expect("valid").value, value);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Rate limits: so many consumptions a minute for each tenant.
+//!
+//! A window begins with the first call after the last one's end and lasts a minute. Within it the limit
+//! is exact: of 301 calls the 301st is refused, and `remaining` and `reset` say what will happen.
+//!
+//! # Invariants
+//!
+//! - There are at most as many windows as there are tenants: only callers who are known are counted.
+//!
+//! # What is absent on purpose
+//!
+//! - A leaky bucket (governor's GCRA): with 300 a minute it would let the 301st call in after 200 ms, and
+//!   has no instant at which the whole limit is there again, which is what `X-RateLimit-Reset` names.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use punchline_engine::id::Tenant;
+use punchline_engine::time::UnixMillis;
+
+/// Length of a window.
+const WINDOW_MS: i64 = 60_000;
+
+/// Counts calls.
+#[derive(Debug)]
+pub struct RateLimiter {
+    per_minute: u32,
+    windows: Mutex<HashMap<Tenant, Window>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    ends_at: UnixMillis,
+    used: u32,
+}
+
+/// What the limiter says about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Calls allowed in a window.
+    pub limit: u32,
+    /// Calls left in this window.
+    pub remaining: u32,
+    /// When the window ends, in seconds since 1970, rounded up.
+    pub reset_unix_s: i64,
+    /// Whether the call is refused, and in how many milliseconds it would not be.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl RateLimiter {
+    /// A limiter of `per_minute` calls; 0 lets everything pass.
+    pub fn new(per_minute: u32) -> RateLimiter {
+        RateLimiter { per_minute, windows: Mutex::default() }
+    }
+
+    /// Counts `calls` of `tenant`, all of them or none; `None` where there is no limit.
+    pub fn take(&self, tenant: Tenant, calls: u32, now: UnixMillis) -> Option<Allowance> {
+        if self.per_minute == 0 {
+            return None;
+        }
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Window { ends_at: now.plus_ms(WINDOW_MS), used: 0 };
+        let window = windows.entry(tenant).or_insert(fresh);
+        // A clock that was set back must not keep a caller out for longer than a window.
+        if window.ends_at <= now || window.ends_at > fresh.ends_at {
+            *window = fresh;
+        }
+        let fits = calls <= self.per_minute - window.used;
+        if fits {
+            window.used += calls;
+        }
+        let left_ms = window.ends_at.0 - now.0;
+        Some(Allowance {
+            limit: self.per_minute,
+            remaining: self.per_minute - window.used,
+            reset_unix_s: window.ends_at.0.div_euclid(1_000) + i64::from(window.ends_at.0.rem_euclid(1_000) > 0),
+            retry_after_ms: (!fits).then_some(left_ms.unsigned_abs()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use punchline_engine::id::{AdvertiserId, Environment};
+
+    const TENANT: Tenant = Tenant { advertiser: AdvertiserId(1), environment: Environment::Production };
+
+    #[test]
+    fn the_limit_is_exact() {
+        let limiter = RateLimiter::new(300);
+        let start = 1_705_320_000_250;
+        for i in 0..300 {
+            let at = UnixMillis(start + i * 199);
+            let allowance = limiter.take(TENANT, 1, at).expect("there is a limit");
+            let expected =
+                Allowance { limit: 300, remaining: 299 - i as u32, reset_unix_s: 1_705_320_061, retry_after_ms: None };
+            assert_eq!(allowance, expected);
+        }
+        let other = Tenant { environment: Environment::Staging, ..TENANT };
+        for (tenant, calls, after_ms, remaining, retry_after_ms) in [
+            (TENANT, 1, 59_999, 0, Some(1)),
+            (other, 1, 59_999, 299, None),
+            (TENANT, 1, 60_000, 299, None),
+            (TENANT, 300, 60_001, 299, Some(59_999)),
+            (TENANT, 299, 60_002, 0, None),
+            // The clock was set back by an hour: a window of its own.
+            (TENANT, 1, -3_600_000, 299, None),
+        ] {
+            let allowance = limiter.take(tenant, calls, UnixMillis(start + after_ms)).expect("there is a limit");
+            let got = (allowance.remaining, allowance.retry_after_ms);
+            assert_eq!(got, (remaining, retry_after_ms), "{calls} calls of {tenant} after {after_ms} ms");
+        }
+    }
+
+    #[test]
+    fn no_limit() {
+        assert_eq!(RateLimiter::new(0).take(TENANT, 1_000_000, UnixMillis(0)), None);
+    }
+}

@@ -1,0 +1,331 @@
+//! `punchline serve`: a data directory and its doors, opened, served and closed.
+//!
+//! ```text
+//! start:    lock ▶ master key ▶ node ▶ listeners bound ▶ gRPC, HTTP, metrics
+//! shutdown: /readyz says no ▶ doors closed, calls under way end ▶ node closed ▶ lock
+//! ```
+//!
+//! # Invariants
+//!
+//! - Addresses are bound before anything is served: a server that started serves on all of them.
+//! - The master key is made, and read, under the data directory's lock.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use punchline_delivery::endpoint::EndpointPolicy;
+use punchline_delivery::transport::{Transport, TransportLimits};
+use punchline_runtime::clock::{Clock, SystemClock};
+use punchline_runtime::committer::Unavailable;
+use punchline_runtime::node::{Node, NodeOptions, OpenError, open_stores};
+use punchline_runtime::seal::Sealer;
+use punchline_storage::data_dir::{DataDir, DataDirOptions};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::cli::ServeArgs;
+use crate::config::Config;
+use crate::http::listen::TlsError;
+use crate::http::{self, Http};
+use crate::master_key::{self, MasterKeyError};
+use crate::refuse::Refused;
+use crate::state::State;
+use crate::{dev, grpc, telemetry};
+
+/// `EX_SOFTWARE` of sysexits.h: something failed.
+const EXIT_FAILED: u8 = 70;
+/// `EX_CONFIG` of sysexits.h: the configuration is wrong.
+const EXIT_CONFIG: u8 = 78;
+/// Descriptors for files and for what is not counted in `delivery.in_flight_max`.
+const DESCRIPTORS_SPARE: u64 = 16_384;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken, or is none of this machine's.
+    #[error("cannot listen on {address} for {what}: {source}; set {key} to another address")]
+    Bind {
+        /// Which door.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// The setting.
+        key: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Certificate or key.
+    #[error("{0}; see server.tls.cert_file and server.tls.key_file")]
+    Tls(#[from] TlsError),
+    /// The same, for gRPC.
+    #[error("cannot read {path}: {source}; see server.tls.cert_file and server.tls.key_file", path = path.display())]
+    TlsFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The data directory.
+    #[error("cannot open {path}: {source}", path = path.display())]
+    Open {
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        source: Box<OpenError>,
+    },
+    /// The metrics.
+    #[error("cannot install the metrics recorder: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// What `--dev` loads.
+    #[error("cannot load the development data: {what}: {}", refused.message)]
+    Dev {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        refused: Box<Refused>,
+    },
+    /// `--dev` on an address that others reach.
+    #[error("{key} is {address}, which is not loopback: `serve --dev` has known credentials and listens nowhere else")]
+    NotLoopback {
+        /// The setting.
+        key: &'static str,
+        /// What it is.
+        address: SocketAddr,
+    },
+    /// The system.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Tls(_) | StartError::TlsFile { .. } | StartError::NotLoopback { .. } => EXIT_CONFIG,
+            StartError::MasterKey(MasterKeyError::Missing { .. } | MasterKeyError::Malformed { .. }) => EXIT_CONFIG,
+            _ => EXIT_FAILED,
+        }
+    }
+}
+
+/// A server that serves, in this process.
+pub struct Running {
+    /// Where gRPC is, with the port that the system chose where 0 was configured.
+    pub grpc_addr: SocketAddr,
+    /// Where HTTP is.
+    pub http_addr: SocketAddr,
+    /// Where `/metrics` is.
+    pub metrics_addr: SocketAddr,
+    /// What the doors share.
+    pub state: Arc<State>,
+    /// The node behind them.
+    pub node: Arc<Node>,
+    http: Arc<Http>,
+    stop: watch::Sender<bool>,
+    stop_metrics: watch::Sender<bool>,
+    doors: Vec<JoinHandle<()>>,
+    metrics: Vec<JoinHandle<()>>,
+}
+
+/// Starts a server; to be called inside a tokio runtime. Metrics go to this process's one recorder.
+///
+/// # Errors
+///
+/// [`StartError`], with the path or address and what to do.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let recorder = telemetry::install_metrics()?;
+    let tls = config.server.tls.as_ref().map(http::listen::tls_config).transpose()?;
+    let grpc_tls = match &config.server.tls {
+        Some(tls) => Some((pem(&tls.cert_file)?, pem(&tls.key_file)?)),
+        None => None,
+    };
+    let (grpc_listener, grpc_addr) = bind("gRPC", "server.grpc_bind", config.server.grpc_bind).await?;
+    let (http_listener, http_addr) = bind("HTTP", "server.http_bind", config.server.http_bind).await?;
+    let (metrics_listener, metrics_addr) = bind("metrics", "server.metrics_bind", config.server.metrics_bind).await?;
+    let (node, master_key) = open_node(&config)?;
+    let node = Arc::new(node);
+    let data_dir = std::fs::canonicalize(&config.storage.data_dir).unwrap_or(config.storage.data_dir.clone());
+    let token = config.security.operator_token.expose();
+    let state = Arc::new(State::new(node.clone(), token, &master_key, Some(data_dir)));
+
+    let (stop, stopped) = watch::channel(false);
+    let (stop_metrics, metrics_stopped) = watch::channel(false);
+    let http = Http::new(state.clone(), config.ingest.rate_limit_http_per_minute);
+    let mut grpc_stopped = stopped.clone();
+    let grpc_state = state.clone();
+    let doors = vec![
+        tokio::spawn(http::listen::serve(http_listener, http::router(http.clone()), tls, stopped)),
+        tokio::spawn(async move {
+            let down = async move { drop(grpc_stopped.wait_for(|stop| *stop).await) };
+            if let Err(error) = grpc::serve(grpc_state, grpc_listener, grpc_tls, down).await {
+                tracing::error!(%error, "gRPC stopped");
+            }
+        }),
+    ];
+    let metrics_router = telemetry::router(recorder.clone(), node.clone());
+    let metrics = vec![
+        tokio::spawn(http::listen::serve(metrics_listener, metrics_router, None, metrics_stopped)),
+        tokio::spawn(telemetry::upkeep(recorder)),
+    ];
+    Ok(Running { grpc_addr, http_addr, metrics_addr, state, node, http, stop, stop_metrics, doors, metrics })
+}
+
+impl Running {
+    /// Closes the doors, lets what is under way end, and closes the node. Gives why the node had stopped
+    /// by itself, if it had.
+    pub async fn shutdown(self) -> Option<Unavailable> {
+        let failed = self.node.stopped();
+        self.http.announce_shutdown();
+        self.stop.send_replace(true);
+        for door in self.doors {
+            if let Err(error) = door.await {
+                tracing::error!(%error, "a listener failed");
+            }
+        }
+        self.node.close().await;
+        self.stop_metrics.send_replace(true);
+        self.metrics.iter().for_each(JoinHandle::abort);
+        failed
+    }
+}
+
+async fn bind(what: &'static str, key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let error = |source| StartError::Bind { what, address, key, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let bound = listener.local_addr().map_err(error)?;
+    Ok((listener, bound))
+}
+
+fn pem(path: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|source| StartError::TlsFile { path: path.to_owned(), source })
+}
+
+fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
+    let path = &config.storage.data_dir;
+    let open = |source| StartError::Open { path: path.clone(), source: Box::new(source) };
+    let data_dir = DataDir::open(path, DataDirOptions::default()).map_err(|source| open(source.into()))?;
+    let master_key = master_key::load(&data_dir, config.security.master_key_bytes())?;
+    let (stores, recovery) = open_stores(&data_dir).map_err(open)?;
+    let policy = EndpointPolicy {
+        allow_http: config.delivery.allow_http,
+        allow_private: config.delivery.allow_private.clone(),
+    };
+    let limits = TransportLimits {
+        connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
+        ..TransportLimits::default()
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let options = NodeOptions {
+        clock,
+        courier: Arc::new(Transport::new(policy.clone(), &limits)),
+        sealer: Arc::new(Sealer::new(&master_key)),
+        policy,
+        queue_max: config.ingest.queue_max,
+        in_flight_max: config.delivery.in_flight_max,
+        reserve_bytes: config.storage.reserve_bytes,
+        checkpoint_interval: Duration::from_millis(config.storage.checkpoint_interval_ms),
+        members_cached: config.storage.members_cached,
+    };
+    let node = Node::start(stores, recovery, options, Some(data_dir)).map_err(open)?;
+    Ok((node, master_key))
+}
+
+/// `punchline serve`: runs until SIGINT or SIGTERM.
+#[must_use]
+pub fn run(config: Config, args: &ServeArgs) -> ExitCode {
+    telemetry::init_log(&config.log);
+    raise_descriptors(config.delivery.in_flight_max);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| StartError::System { what: "start the async runtime", source });
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(&config, args.dev)));
+    match served {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(why)) => {
+            dev::tell(&format!("punchline: the server had stopped taking commands: {why}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+        Err(error) => {
+            dev::tell(&format!("punchline: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, StartError> {
+    let listen = |kind| signal(kind).map_err(|source| StartError::System { what: "listen for signals", source });
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    if is_dev {
+        dev::check(config)?;
+    }
+    let running = start(config.clone()).await?;
+    let recovery = running.node.recovery();
+    tracing::info!(
+        grpc = %running.grpc_addr,
+        http = %running.http_addr,
+        metrics = %running.metrics_addr,
+        tls = config.server.tls.is_some(),
+        data_dir = %config.storage.data_dir.display(),
+        head = recovery.head.0,
+        events_applied = recovery.events_applied,
+        recovered_in_ms = recovery.took.as_millis() as u64,
+        "serving"
+    );
+    if is_dev {
+        if let Err(error) = dev::load(&running.node).await {
+            running.shutdown().await;
+            return Err(error);
+        }
+        dev::tell(&dev::greeting(&running));
+    } else if config.security.operator_token.is_empty() {
+        tracing::warn!("security.operator_token is empty: nobody can administer this server");
+    }
+    any(&mut interrupt, &mut terminate).await;
+    tracing::info!("shutting down; a second signal ends at once");
+    let failed = tokio::select! {
+        failed = running.shutdown() => failed.filter(|why| matches!(why, Unavailable::Stopped { .. })),
+        // What was acknowledged is on disk: ending now loses nothing.
+        () = any(&mut interrupt, &mut terminate) => {
+            tracing::warn!("ended before everything was closed");
+            std::process::exit(i32::from(EXIT_FAILED));
+        }
+    };
+    tracing::info!("closed");
+    Ok(failed)
+}
+
+async fn any(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Raises the soft limit of descriptors to what attempts and connections may need, as far as allowed.
+fn raise_descriptors(in_flight_max: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = in_flight_max as u64 + DESCRIPTORS_SPARE;
+    let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
+    let raised = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
+    if raised <= current {
+        return;
+    }
+    let raised = Rlimit { current: Some(raised), maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current, wanted, "the limit of open files stays low");
+    }
+}
