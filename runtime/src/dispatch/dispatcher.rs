@@ -211,13 +211,9 @@ impl Dispatcher {
                 .map_err(|error| Unavailable::Stopped { what: error.to_string() })?;
             let Some(last) = page.last() else { break cursor };
             from = last.sequence.next();
-            for row in page {
-                match row.state {
-                    RowState::Dead => dead += 1,
-                    RowState::Delivered => {}
-                    RowState::Waiting { .. } | RowState::Held => rows.push(row),
-                }
-            }
+            dead += page.iter().filter(|row| row.state == RowState::Dead).count() as u64;
+            let is_open = |row: &DeliveryRow| matches!(row.state, RowState::Waiting { .. } | RowState::Held);
+            rows.extend(page.into_iter().filter(|row| row.sequence > cursor || is_open(row)));
         };
         stats.dead.store(dead, Relaxed);
         Ok(Worker::new(tenant, entry, self.shared.clone(), stats.clone(), cursor, rows))

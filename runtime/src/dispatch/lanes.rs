@@ -89,12 +89,16 @@ pub struct Lanes {
     finished: Vec<DeliveryRow>,
     retries_in_flight: usize,
     in_flight: HashMap<Sequence, bool>,
+    /// Beyond the cursor at the start, and with a row: not to be taken in a second time.
+    known: BTreeSet<Sequence>,
     read_to: Sequence,
+    reported: Sequence,
     unreported: usize,
 }
 
 impl Lanes {
-    /// Takes up where the rows and the cursor left off.
+    /// Takes up where the cursor and the rows left off: those that wait or are held, and all beyond the
+    /// cursor, whatever their state.
     pub fn new(cursor: Sequence, rows: Vec<DeliveryRow>) -> Lanes {
         let mut lanes = Lanes {
             lanes: HashMap::new(),
@@ -108,11 +112,18 @@ impl Lanes {
             finished: Vec::new(),
             retries_in_flight: 0,
             in_flight: HashMap::new(),
+            known: BTreeSet::new(),
             read_to: cursor,
+            reported: cursor,
             unreported: 0,
         };
         for row in rows {
-            lanes.put_back(row);
+            if row.sequence > cursor {
+                lanes.known.insert(row.sequence);
+            }
+            if matches!(row.state, RowState::Waiting { .. } | RowState::Held) {
+                lanes.put_back(row);
+            }
         }
         lanes
     }
@@ -162,9 +173,23 @@ impl Lanes {
     pub fn offer(&mut self, sequence: Sequence, member: LaneKey) {
         debug_assert!(sequence > self.read_to, "events are offered in order");
         self.read_to = sequence;
+        if self.known.remove(&sequence) {
+            return;
+        }
         self.lane_of.insert(sequence, member);
         let lane = self.lanes.entry(member).or_default();
-        lane.queue.push_back(sequence);
+        // After a crash rows may be ahead of what is taken in: it belongs before them.
+        let at = lane.queue.partition_point(|s| *s < sequence);
+        if at == 0 && lane.state == LaneState::Waiting {
+            let head = lane.queue[0];
+            self.due.retain(|(_, s)| *s != head);
+            lane.state = LaneState::Open;
+            lane.queue.push_front(sequence);
+            self.unsettled.insert(sequence);
+            self.fresh.push_back(member);
+            return;
+        }
+        lane.queue.insert(at.max(usize::from(lane.state == LaneState::InFlight)), sequence);
         if lane.state == LaneState::Waiting {
             self.hold(sequence, member);
             return;
@@ -357,11 +382,13 @@ impl Lanes {
         {
             rows.push(self.rows[&sequence].clone());
         }
-        // What has a row counts as passed only once its row is written.
+        // What has a row counts as passed only once its row is written; a change of one that was written
+        // before does not bring the cursor back.
         let unwritten = self.changed.first().copied().into_iter().chain(self.finished.iter().map(|r| r.sequence)).min();
-        let cursor = unwritten.map_or(self.cursor(), |s| self.cursor().min(Sequence(s.0.saturating_sub(1))));
+        let passed = unwritten.map_or(self.cursor(), |s| self.cursor().min(Sequence(s.0 - 1)));
+        self.reported = self.reported.max(passed);
         self.unreported = 0;
-        DeliveryProgress { cursor, rows }
+        DeliveryProgress { cursor: self.reported, rows }
     }
 
     /// Deliveries that wait or are held.
@@ -377,6 +404,11 @@ impl Lanes {
     /// The first delivery that is not settled and has no row.
     pub fn oldest(&self) -> Option<Sequence> {
         self.unsettled.first().copied()
+    }
+
+    /// Whether a delivery is in a lane and has no row: its event is worth keeping at hand.
+    pub fn is_without_row(&self, sequence: Sequence) -> bool {
+        self.unsettled.contains(&sequence)
     }
 
     /// How a delivery stands, where it is in a lane.

@@ -184,7 +184,7 @@ impl Worker {
                 let recorded = event.get();
                 let (sequence, member) = (recorded.sequence, recorded.member);
                 self.lanes.offer(sequence, member);
-                if self.lanes.row(sequence).is_none() {
+                if self.lanes.is_without_row(sequence) {
                     self.events.insert(sequence, event);
                 }
             }

@@ -1,0 +1,149 @@
+//! Lanes against a second opinion: random offers, outcomes, restarts; order and completeness checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use punchline_engine::dispatch::{AttemptLog, DeliveryRow, RowState};
+use punchline_engine::id::{MemberId, Sequence};
+use punchline_engine::time::UnixMillis;
+use punchline_runtime::dispatch::lanes::{Lanes, Settled, Task};
+use uuid::Uuid;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Offer(u8),
+    Take,
+    /// Which of those in flight, and how it ends.
+    Settle(usize, u8),
+    Pass(i64),
+    Report,
+    /// Everything in memory is lost; the last report is what is known.
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..4).prop_map(Step::Offer),
+        6 => Just(Step::Take),
+        6 => (any::<usize>(), 0u8..10).prop_map(|(which, how)| Step::Settle(which, how)),
+        2 => (0i64..50).prop_map(Step::Pass),
+        2 => Just(Step::Report),
+        1 => Just(Step::Crash),
+    ]
+}
+
+fn member(n: u8) -> Option<MemberId> {
+    (n > 0).then(|| MemberId(Uuid::from_u128(u128::from(n))))
+}
+
+fn log() -> AttemptLog {
+    AttemptLog { number: 1, at: UnixMillis(0), latency_ms: 0, status: None, error: String::new(), response: Vec::new() }
+}
+
+/// What the journal would know, and what the receiver saw.
+#[derive(Default)]
+struct Auditor {
+    /// All that was ever offered: position to member.
+    owed: BTreeMap<u64, u8>,
+    cursor: u64,
+    rows: BTreeMap<u64, DeliveryRow>,
+    /// Delivered or dead, for good.
+    settled: BTreeSet<u64>,
+    in_flight: Vec<Task>,
+    now: i64,
+}
+
+impl Auditor {
+    fn restart(&mut self) -> Lanes {
+        self.in_flight.clear();
+        let rows: Vec<DeliveryRow> = self.rows.values().cloned().collect();
+        // What was settled but is not in the journal is owed again.
+        let is_open = |row: &DeliveryRow| matches!(row.state, RowState::Waiting { .. } | RowState::Held);
+        let (rows_now, cursor) = (&self.rows, self.cursor);
+        self.settled.retain(|s| rows_now.get(s).map_or(*s <= cursor, |row| !is_open(row)));
+        let mut lanes = Lanes::new(Sequence(self.cursor), rows);
+        for (sequence, of) in self.owed.range(self.cursor + 1..) {
+            lanes.offer(Sequence(*sequence), member(*of));
+        }
+        lanes
+    }
+
+    fn report(&mut self, lanes: &mut Lanes, rows_max: usize) -> Result<(), TestCaseError> {
+        let progress = lanes.report(rows_max);
+        prop_assert!(progress.cursor.0 >= self.cursor, "the cursor never goes back");
+        self.cursor = progress.cursor.0;
+        for row in progress.rows {
+            self.rows.insert(row.sequence.0, row);
+        }
+        for sequence in self.owed.range(..=self.cursor).map(|(s, _)| s) {
+            let known = self.rows.get(sequence).is_some() || self.settled.contains(sequence);
+            prop_assert!(known, "{sequence} is before the cursor {}, neither settled nor in a row", self.cursor);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, lanes: &mut Lanes) -> Result<(), TestCaseError> {
+        lanes.wake(UnixMillis(self.now));
+        let Some(task) = lanes.take(3) else { return Ok(()) };
+        let of = self.owed[&task.sequence.0];
+        let before = self.owed.range(..task.sequence.0).filter(|(_, o)| **o == of).map(|(s, _)| *s);
+        for earlier in before {
+            prop_assert!(self.settled.contains(&earlier), "{} overtakes {earlier} of its member", task.sequence);
+        }
+        prop_assert!(!self.settled.contains(&task.sequence.0), "{} is settled already", task.sequence);
+        self.in_flight.push(task);
+        prop_assert!(self.in_flight.len() <= 3);
+        Ok(())
+    }
+
+    fn settle(&mut self, lanes: &mut Lanes, which: usize, how: u8) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let task = self.in_flight.swap_remove(which % self.in_flight.len());
+        let (how, step) = match how {
+            0 => (Settled::Dead, 1),
+            1..4 => (Settled::Again { due: UnixMillis(self.now + 20) }, 1),
+            _ => (Settled::Delivered, 0),
+        };
+        if !matches!(how, Settled::Again { .. }) {
+            self.settled.insert(task.sequence.0);
+        }
+        lanes.settle(task.sequence, how, step, log());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_and_nothing_overtakes(steps in prop::collection::vec(step(), 1..120)) {
+        let mut auditor = Auditor::default();
+        let mut lanes = Lanes::new(Sequence(0), Vec::new());
+        let mut next = 1;
+        for step in steps {
+            match step {
+                Step::Offer(of) => {
+                    auditor.owed.insert(next, of);
+                    lanes.offer(Sequence(next), member(of));
+                    next += 1;
+                }
+                Step::Take => auditor.take(&mut lanes)?,
+                Step::Settle(which, how) => auditor.settle(&mut lanes, which, how),
+                Step::Pass(ms) => auditor.now += ms,
+                Step::Report => auditor.report(&mut lanes, 2)?,
+                Step::Crash => lanes = auditor.restart(),
+            }
+        }
+        // Left alone, everything comes to its end.
+        for _ in 0..10 * next + 10 {
+            auditor.now += 100;
+            auditor.take(&mut lanes)?;
+            auditor.settle(&mut lanes, 0, 9);
+            auditor.report(&mut lanes, 2)?;
+        }
+        prop_assert_eq!(auditor.settled.len(), auditor.owed.len(), "all that is owed is settled");
+        prop_assert_eq!(lanes.pending(), 0);
+        prop_assert_eq!(auditor.cursor, next - 1);
+    }
+}
