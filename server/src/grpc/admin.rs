@@ -52,8 +52,9 @@ impl AdminService for Api {
     ) -> Answer<v1::CreateAdvertiserResponse> {
         let (_, request) = self.operator(request)?;
         let advertiser_id: Option<AdvertiserId> = optional_id("advertiser_id", &request.advertiser_id)?;
-        // Where no advertiser is there yet, the request's id is kept under the first one's name.
-        let tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
+        // The journal keeps the request's id with the new advertiser, so that is where a repeat is looked for.
+        let advertiser = advertiser_id.unwrap_or(AdvertiserId::FIRST);
+        let tenant = Tenant { advertiser, environment: Environment::Production };
         let action = Action::CreateAdvertiser { advertiser_id, name: request.name };
         let stored = self.create(tenant, &request.request_id, action).await?;
         let Some(Event::AdvertiserCreated(created)) = stored.record.events.first() else {

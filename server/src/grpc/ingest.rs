@@ -27,6 +27,21 @@ const CHUNK_MAX: usize = 256;
 /// Chunks of one stream under way at once: one syncs, one is decided, and two arrive.
 const CHUNKS_MAX: usize = 4;
 
+impl Api {
+    /// Counts consumptions against the tenant's limit, all of them or none.
+    fn within_limit(&self, tenant: Tenant, count: usize) -> Result<(), Refused> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let allowance = self.state.grpc_limit.take(tenant, count, self.state.node.clock().now());
+        match allowance.and_then(|allowance| allowance.retry_after_ms) {
+            Some(ms) => {
+                ingest::count_refused("RATE_LIMIT_EXCEEDED");
+                Err(Refused::rate_limited(ms))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl IngestService for Api {
     type StreamConsumptionsStream = BoxStream<'static, Result<v1::StreamConsumptionsResponse, Status>>;
@@ -36,6 +51,7 @@ impl IngestService for Api {
         request: Request<v1::RecordConsumptionRequest>,
     ) -> Answer<v1::RecordConsumptionResponse> {
         let (tenant, request) = self.tenant(request, Scope::Ingest)?;
+        self.within_limit(tenant, 1)?;
         let consumption = convert::required("consumption", request.consumption)?;
         let recorded = ingest::record(&self.state.node, tenant, convert::consumption(consumption)).await;
         let receipt = recorded.map_err(refused)?;
@@ -51,6 +67,7 @@ impl IngestService for Api {
         if !(1..=BATCH_MAX).contains(&count) {
             return Err(Refused::field("consumptions", count.to_string(), "must be 1 to 1000").into());
         }
+        self.within_limit(tenant, count)?;
         let raws = request.consumptions.into_iter().map(convert::consumption).collect();
         let results = ingest::record_all(&self.state.node, tenant, raws, false).await;
         // Where none was looked at, the call as a whole is to be tried again.
@@ -114,6 +131,10 @@ async fn take_in(caller: Arc<Authorized>, chunk: Vec<Result<v1::StreamConsumptio
             }
             Err(status) => broken = Some(Err(status)),
         }
+    }
+    if let Err(refused) = caller.api.within_limit(tenant, empty.len()) {
+        let answer = |_| Ok(v1::StreamConsumptionsResponse { result: Some(error(refused.clone())) });
+        return empty.into_iter().map(answer).chain(broken).collect();
     }
     let mut recorded = match raws.is_empty() {
         true => Vec::new(),

@@ -148,3 +148,6 @@ async fn change<T, F: Future<Output = Result<T, Refused>>>(etag: &str, try_once:
     }
     try_once().await
 }
+
+#[cfg(test)]
+mod tests;
