@@ -3,7 +3,7 @@
 //! It outlives the server under test: what it has seen is the evidence. Each path is a receiver of its own,
 //! with its secrets, its script and its record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -77,6 +77,7 @@ struct Path {
     script: watch::Sender<Script>,
     requests: u64,
     received: Vec<Received>,
+    delivered: BTreeSet<u64>,
     faults: Vec<String>,
 }
 
@@ -148,6 +149,16 @@ impl Receiver {
         self.paths().get(path).map_or(0, |path| path.requests)
     }
 
+    /// Sequences of the events that `path` has answered with 200.
+    pub fn delivered(&self, path: &str) -> BTreeSet<u64> {
+        self.paths().get(path).map(|path| path.delivered.clone()).unwrap_or_default()
+    }
+
+    /// How many there are of them.
+    pub fn delivered_count(&self, path: &str) -> usize {
+        self.paths().get(path).map_or(0, |path| path.delivered.len())
+    }
+
     /// What `look` makes of what came to `path`, without copying it.
     pub fn look<T>(&self, path: &str, look: impl FnOnce(&[Received]) -> T) -> T {
         let mut paths = self.paths();
@@ -181,6 +192,10 @@ impl Receiver {
         };
         if let Some(path) = self.paths().get_mut(&name) {
             path.received[index].answered = status;
+            if status == 200 {
+                let sequence = path.received[index].sequence;
+                path.delivered.insert(sequence);
+            }
         }
         Ok(response(status))
     }

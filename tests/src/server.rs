@@ -224,6 +224,16 @@ impl Server {
     ///
     /// If it runs already, or does not serve in time.
     pub async fn restart(&mut self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// Starts it and does not wait.
+    ///
+    /// # Panics
+    ///
+    /// If it runs already.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the server runs already");
         let mut command = self.command_through(&self.setup.through);
         command.arg("serve").args(&self.setup.arguments);
@@ -231,6 +241,14 @@ impl Server {
         let log_too: File = log.try_clone().expect("a file can be shared");
         let child = command.stdout(log_too).stderr(log).spawn().expect("the server starts");
         self.child = Some(child);
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Panics
+    ///
+    /// If it ends instead, or does not serve in time.
+    pub async fn ready(&mut self) {
         let api = self.operator();
         until("the server serves", START_MAX, async || {
             let child = self.child.as_mut().expect("it was started");
