@@ -6,7 +6,6 @@
 //! - Loading is idempotent: a second start finds everything there and writes nothing.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::{AdvertiserId, Environment, Tenant};
@@ -128,16 +127,18 @@ fn failed(what: &'static str, refusal: Refusal) -> StartError {
 }
 
 /// What a newcomer is told: credentials, and lines to paste.
-pub fn greeting(running: &Running) -> String {
-    text(running.http_addr, running.grpc_addr, running.metrics_addr)
-}
-
-fn text(http: SocketAddr, grpc: SocketAddr, metrics: SocketAddr) -> String {
+pub fn greeting(running: &Running, is_tls: bool) -> String {
+    let scheme = if is_tls { "https" } else { "http" };
+    let Running { http_addr: http, grpc_addr: grpc, metrics_addr: metrics, .. } = running;
+    let http = format!("{scheme}://{http}");
+    // The command line looks here by itself.
+    let usual = !is_tls && grpc.port() == 50_051;
+    let endpoint = if usual { String::new() } else { format!(" --endpoint {scheme}://{grpc}") };
     format!(
         r#"
 Punchline {version}, development server. Known credentials, loopback only.
 
-  HTTP     http://{http}      gRPC  {grpc}      metrics  http://{metrics}/metrics
+  HTTP     {http}      gRPC  {grpc}      metrics  http://{metrics}/metrics
 
   advertiser      {ADVERTISER}     (production and staging)
   apiKey          {API_KEY}
@@ -147,16 +148,16 @@ Punchline {version}, development server. Known credentials, loopback only.
 
 Try it (staging; without the "staging-" it is production):
 
-  TOKEN=$(curl -s -X POST http://{http}/staging-usermanagement/api/advertiser/v1/authorize \
+  TOKEN=$(curl -s -X POST {http}/staging-usermanagement/api/advertiser/v1/authorize \
     -H 'apiKey: {API_KEY}' -H 'apiSecret: {API_SECRET}' -H 'Content-Type: application/json-patch+json' \
     -d '{{"advertiserId":"{ADVERTISER}"}}' | sed 's/.*"accessToken":"\([^"]*\)".*/\1/')
 
-  curl -s -X POST http://{http}/staging-campaigns/api/advertiser-integration/v1/consumption \
+  curl -s -X POST {http}/staging-campaigns/api/advertiser-integration/v1/consumption \
     -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json-patch+json' \
     -d '{{"consumptionId":"I198037776491223","consumptionDate":"20250425T12:34:00Z","identifiers":[{{"key":"phoneNumber","value":"{PHONE}"}},{{"key":"email","value":"{EMAIL}"}}],"consumptionLines":[{{"sku":"velo_pk_poll_strength","quantity":1}}]}}'
 
-  punchline members lookup --phone {PHONE}
-  punchline events tail
+  punchline{endpoint} --environment staging members lookup --phone {PHONE}
+  punchline{endpoint} --environment staging events tail
 "#,
         version = env!("CARGO_PKG_VERSION"),
     )

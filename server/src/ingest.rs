@@ -106,7 +106,11 @@ fn count(result: &Result<Receipt, Refusal>, watch: &Stopwatch) {
         }
         Err(Refusal::Rejected(rejection)) => {
             let duplicate = matches!(rejection, Rejection::ConsumptionExists { .. });
-            if duplicate { metrics.duplicate.increment(1) } else { metrics.rejected.increment(1) }
+            if duplicate {
+                metrics.duplicate.increment(1)
+            } else {
+                metrics.rejected.increment(1)
+            }
             rejection.reason()
         }
         Err(Refusal::Unavailable(why)) => {

@@ -75,13 +75,8 @@ pub enum StartError {
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
     /// The data directory.
-    #[error("cannot open {path}: {source}", path = path.display())]
-    Open {
-        /// Which directory.
-        path: PathBuf,
-        /// Why.
-        source: Box<OpenError>,
-    },
+    #[error("{0}; its place is storage.data_dir")]
+    Open(Box<OpenError>),
     /// The metrics.
     #[error("cannot install the metrics recorder: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -202,7 +197,11 @@ impl Running {
     }
 }
 
-async fn bind(what: &'static str, key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+async fn bind(
+    what: &'static str,
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let error = |source| StartError::Bind { what, address, key, source };
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let bound = listener.local_addr().map_err(error)?;
@@ -214,15 +213,13 @@ fn pem(path: &Path) -> Result<Vec<u8>, StartError> {
 }
 
 fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
-    let path = &config.storage.data_dir;
-    let open = |source| StartError::Open { path: path.clone(), source: Box::new(source) };
-    let data_dir = DataDir::open(path, DataDirOptions::default()).map_err(|source| open(source.into()))?;
+    let open = |source| StartError::Open(Box::new(source));
+    let data_dir = DataDir::open(&config.storage.data_dir, DataDirOptions::default());
+    let data_dir = data_dir.map_err(|source| open(source.into()))?;
     let master_key = master_key::load(&data_dir, config.security.master_key_bytes())?;
     let (stores, recovery) = open_stores(&data_dir).map_err(open)?;
-    let policy = EndpointPolicy {
-        allow_http: config.delivery.allow_http,
-        allow_private: config.delivery.allow_private.clone(),
-    };
+    let policy =
+        EndpointPolicy { allow_http: config.delivery.allow_http, allow_private: config.delivery.allow_private.clone() };
     let limits = TransportLimits {
         connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
         ..TransportLimits::default()
@@ -289,7 +286,7 @@ async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, Sta
             running.shutdown().await;
             return Err(error);
         }
-        dev::tell(&dev::greeting(&running));
+        dev::tell(&dev::greeting(&running, config.server.tls.is_some()));
     } else if config.security.operator_token.is_empty() {
         tracing::warn!("security.operator_token is empty: nobody can administer this server");
     }

@@ -54,18 +54,14 @@ pub(super) fn refuse(http_status: u16, reason: &'static str, message: impl Into<
 /// A receipt as HTTP shows it.
 pub(super) fn receipt(receipt: &v1::Receipt) -> Value {
     let recorded_at = receipt.recorded_at.and_then(|at| convert::instant("recorded_at", at).ok());
-    let matched = |line: &v1::MatchedLine| {
-        json!({"line": line.line, "campaignId": line.campaign_id, "ruleId": line.rule_id, "units": line.units})
-    };
+    let matched = |line: &v1::MatchedLine| json!({"line": line.line, "campaignId": line.campaign_id, "ruleId": line.rule_id, "units": line.units});
     let balance = |balance: &v1::Balance| match &balance.currency {
         Some(v1::balance::Currency::PointsOfCampaignId(campaign)) => {
             json!({"currency": "points", "campaignId": campaign, "amount": balance.amount})
         }
         Some(v1::balance::Currency::Coins(_)) | None => json!({"currency": "coins", "amount": balance.amount}),
     };
-    let punchcard = |card: &v1::PunchcardStamps| {
-        json!({"campaignId": card.campaign_id, "punchcardId": card.punchcard_id, "stamps": card.stamps})
-    };
+    let punchcard = |card: &v1::PunchcardStamps| json!({"campaignId": card.campaign_id, "punchcardId": card.punchcard_id, "stamps": card.stamps});
     json!({
         "sequence": receipt.sequence,
         "recordedAt": recorded_at,

@@ -147,7 +147,8 @@ fn raw_consumption(fields: &Fields<'_>) -> Result<RawConsumption, InvalidField> 
         let lines = lines.iter().map(|_| RawLine::default()).collect();
         return Ok(RawConsumption { consumption_id, consumed_at, identifiers, lines });
     }
-    let identifiers = identifiers.iter().enumerate().map(|(i, json)| raw_identifier(i, json)).collect::<Result<_, _>>()?;
+    let identifiers =
+        identifiers.iter().enumerate().map(|(i, json)| raw_identifier(i, json)).collect::<Result<_, _>>()?;
     let lines = lines.iter().enumerate().map(|(i, json)| raw_line(i, json)).collect::<Result<_, _>>()?;
     Ok(RawConsumption { consumption_id, consumed_at, identifiers, lines })
 }
@@ -159,9 +160,8 @@ fn list<'a>(fields: &Fields<'a>, name: &str, reason: &'static str) -> Result<Vec
 }
 
 fn raw_identifier(i: usize, json: Json<'_>) -> Result<(String, String), InvalidField> {
-    let invalid = |field: String, value: &str, rule: &str| {
-        InvalidField::with_reason("INVALID_IDENTIFIER", field, value, rule)
-    };
+    let invalid =
+        |field: String, value: &str, rule: &str| InvalidField::with_reason("INVALID_IDENTIFIER", field, value, rule);
     let at = format!("identifiers[{i}]");
     let fields = Fields::of(json.get(), &["key", "value"])
         .ok_or_else(|| invalid(at.clone(), json.get(), "must be an object with key and value"))?;
@@ -175,9 +175,8 @@ fn raw_line(i: usize, json: Json<'_>) -> Result<RawLine, InvalidField> {
         .ok_or_else(|| InvalidField::new(at.clone(), json.get(), "must be an object with sku and quantity"))?;
     let text = |name: &str| fields.text(name, |value, rule| InvalidField::new(format!("{at}.{name}"), value, rule));
     let (sku, product_name) = (text("sku")?, text("productName")?);
-    let invalid = |value: &str, rule: &str| {
-        InvalidField::with_reason("INVALID_QUANTITY", format!("{at}.quantity"), value, rule)
-    };
+    let invalid =
+        |value: &str, rule: &str| InvalidField::with_reason("INVALID_QUANTITY", format!("{at}.quantity"), value, rule);
     let given = fields.get("quantity").ok_or_else(|| invalid("", "is required"))?.get();
     // A number too large for the type is shown as it was given, too.
     let quantity = serde_json::from_str(given);
@@ -213,8 +212,11 @@ mod tests {
             GOOD.replace(from, to)
         };
         let quantity = |text: &str| with(r#""quantity":1"#, &format!(r#""quantity":{text}"#));
-        let bad_quantity =
-            |value: &str| format!(r#"INVALID_QUANTITY: consumptionLines[0].quantity "{value}" must be a whole number from 1 to 10000"#);
+        let bad_quantity = |value: &str| {
+            format!(
+                r#"INVALID_QUANTITY: consumptionLines[0].quantity "{value}" must be a whole number from 1 to 10000"#
+            )
+        };
         let date = |text: &str| with(r#""20250425T12:34:00Z""#, text);
         let identifiers = |text: &str| with(r#"[{"key":"phoneNumber","value":"40720005123"}]"#, text);
         let lines = |text: &str| with(r#"[{"sku":"coffee","quantity":1}]"#, text);
@@ -224,7 +226,9 @@ mod tests {
         let no_identifiers = required("IDENTIFIERS_REQUIRED", "Identifiers are required");
         let no_lines = required("CONSUMPTION_LINES_REQUIRED", "ConsumptionLines are required");
         let bad_date = |value: &str| {
-            format!("INVALID_CONSUMPTION_DATE: consumptionDate {value:?} must be RFC 3339, YYYYMMDDTHH:MM:SSZ or YYYYMMDDTHHMMSSZ")
+            format!(
+                "INVALID_CONSUMPTION_DATE: consumptionDate {value:?} must be RFC 3339, YYYYMMDDTHH:MM:SSZ or YYYYMMDDTHHMMSSZ"
+            )
         };
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         for (body, expected) in [
@@ -284,7 +288,10 @@ mod tests {
         let bad_utf8 = "INVALID_JSON: Request body is not UTF-8: byte 1 begins no character";
         assert_eq!(outcome(b"\"\xff\""), bad_utf8);
         let lone_surrogate = with("I1", "\\ud800");
-        assert_eq!(outcome(lone_surrogate.as_bytes()), r#"INVALID_FIELD: consumptionId "\"\\ud800\"" must be a string"#);
+        assert_eq!(
+            outcome(lone_surrogate.as_bytes()),
+            r#"INVALID_FIELD: consumptionId "\"\\ud800\"" must be a string"#
+        );
     }
 
     #[test]

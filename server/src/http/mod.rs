@@ -149,3 +149,6 @@ async fn guard(Extract(http): Extract<Arc<Http>>, request: Request, next: Next) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,8 +160,9 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
 }
 
 async fn read(http: &Http, headers: &HeaderMap, body: &mut Body, bytes_max: usize) -> Result<Bytes, Refused> {
-    let too_large =
-        || refuse(413, "REQUEST_TOO_LARGE", format!("Request body is too large, at most {bytes_max} bytes are allowed"));
+    let too_large = || {
+        refuse(413, "REQUEST_TOO_LARGE", format!("Request body is too large, at most {bytes_max} bytes are allowed"))
+    };
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large());
