@@ -112,6 +112,8 @@ pub(crate) struct Batch {
 pub struct Health {
     stopped: AtomicBool,
     why: Mutex<Option<Unavailable>>,
+    /// The journal is well, but what is free on its disk is held in reserve.
+    full: Mutex<Option<Unavailable>>,
 }
 
 impl Health {
@@ -121,6 +123,15 @@ impl Health {
             return None;
         }
         self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why commands are refused, be it that the journal stopped or that the disk is nearly full.
+    pub fn refusing(&self) -> Option<Unavailable> {
+        self.stopped().or_else(|| self.full.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    pub(crate) fn set_full(&self, full: Option<Unavailable>) {
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = full;
     }
 
     pub(crate) fn stop(&self, why: Unavailable) {

@@ -36,7 +36,7 @@ use crate::verify::{Verified, VerifyError};
 const WRITE_BEHIND_PAUSE: Duration = Duration::from_micros(500);
 /// Permits for reads that wait for the sequencer.
 const READS_MAX: usize = 1_024;
-/// How often a verification looks whether the first checkpoint was made.
+/// How often a verification looks whether the checkpoint was made.
 const VERIFY_POLL: Duration = Duration::from_millis(100);
 
 /// How to run a node.
@@ -340,7 +340,7 @@ impl Node {
 
     /// Why nothing is taken in; `None` where all is well.
     pub fn stopped(&self) -> Option<Unavailable> {
-        self.health.stopped()
+        self.health.refusing()
     }
 
     /// What opening found.
@@ -353,16 +353,21 @@ impl Node {
         (self.journal.size_bytes(), self.rows.size_bytes())
     }
 
-    /// Verifies the journal and the views, as far as they are on disk; see [`crate::verify::verify`].
+    /// Verifies the journal and the views, up to what is on disk when it begins at least; see [`crate::verify::verify`].
     /// While it runs the views are not written behind. Takes long: not for async tasks.
     ///
     /// # Errors
     ///
     /// What cannot be read.
     pub fn verify(&self) -> Result<Verified, VerifyError> {
-        // Until the first checkpoint rows may be newer than it says: a crash came while they were written.
-        let checkpointed = || Views::open(self.rows.clone(), 1).map(|views| views.checkpoint() >= self.recovery.head);
-        while !checkpointed()? {
+        // Everything that is in the journal now is to be compared, so it must be written behind first. Also,
+        // until the first checkpoint rows may be newer than it says: a crash came while they were written.
+        let head = Sequence(self.journal.head());
+        drop(self.submitter.jobs.send(Job::Checkpoint));
+        while Views::open(self.rows.clone(), 1)?.checkpoint() < head {
+            if let Some(why) = self.health.stopped() {
+                return Err(VerifyError::Stopped { why });
+            }
             std::thread::sleep(VERIFY_POLL);
         }
         let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);

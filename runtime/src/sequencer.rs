@@ -63,6 +63,8 @@ pub(crate) enum Job {
     One(Command, oneshot::Sender<Answer>, Option<Place>),
     Many(Vec<Command>, oneshot::Sender<Vec<Answer>>, Option<Place>),
     Read(Read),
+    /// Write the views behind as soon as that can be.
+    Checkpoint,
     /// Commit what there is, write the views behind, and end.
     Stop(oneshot::Sender<()>),
 }
@@ -130,6 +132,7 @@ pub(crate) struct Sequencer {
     /// Records that are decided but may not be on disk yet: a repeat is compared with them.
     recent: VecDeque<Arc<Stored>>,
     since_checkpoint: Stopwatch,
+    checkpoint_asked: bool,
     since_disk_check: Stopwatch,
     disk_full: Option<Unavailable>,
     /// An overlay is frozen and not yet known to be written.
@@ -151,6 +154,7 @@ impl Sequencer {
             last_time: UnixMillis(0),
             recent: VecDeque::new(),
             since_checkpoint: Stopwatch::start(),
+            checkpoint_asked: false,
             since_disk_check: Stopwatch::start(),
             disk_full: None,
             writing: false,
@@ -245,6 +249,10 @@ impl Sequencer {
                 Reply::Many(to, answers, permit)
             }
             Job::Read(read) => Reply::Call(read(&mut self.views)),
+            Job::Checkpoint => {
+                self.checkpoint_asked = true;
+                return;
+            }
             Job::Stop(_) => unreachable!("handled by the callers"),
         };
         self.batch.replies.push(reply);
@@ -270,9 +278,12 @@ impl Sequencer {
 
     fn try_decide(&mut self, command: &Command) -> Result<Result<Outcome, Rejection>, FoldError> {
         let now = self.parts.clock.now().max(self.last_time);
+        // An advertiser that is taken on has no tenant of its own yet.
+        let creates_advertiser = matches!(command.action, Action::CreateAdvertiser { .. });
+        let tenant = if creates_advertiser { NOBODY } else { command.tenant };
         let key = command.key();
         let seen = match &key {
-            Some(key) => match self.views.seen(command.tenant, key)? {
+            Some(key) => match self.views.seen(tenant, key)? {
                 Some(sequence) => self.record_at(sequence)?.filter(|s| s.record.key.as_ref() == Some(key)),
                 None => None,
             },
@@ -298,10 +309,9 @@ impl Sequencer {
             Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let (tenant, member) = match &events[0] {
-            Event::AdvertiserCreated(e) => (first_tenant(e.advertiser_id), None),
-            Event::MemberCreated(e) => (command.tenant, Some(e.member_id)),
-            _ => (command.tenant, member_id),
+        let member = match &events[0] {
+            Event::MemberCreated(e) => Some(e.member_id),
+            _ => member_id,
         };
         let record = Record { tenant, time: now, member, key, events };
         self.encoded.clear();
@@ -374,9 +384,10 @@ impl Sequencer {
         if let Ok(written) = self.parts.written.try_recv() {
             self.written(written);
         }
-        let due = self.since_checkpoint.elapsed() >= self.parts.checkpoint_interval;
+        let due = self.checkpoint_asked || self.since_checkpoint.elapsed() >= self.parts.checkpoint_interval;
         if !self.writing && (due || self.views.waiting_rows() >= WAITING_ROWS_MAX) {
             self.since_checkpoint = Stopwatch::start();
+            self.checkpoint_asked = false;
             self.checkpoint();
         }
         if self.since_disk_check.elapsed() >= REOPEN_AFTER {
@@ -438,6 +449,7 @@ impl Sequencer {
         let was_full = self.disk_full.is_some();
         self.disk_full = (free < reserve)
             .then(|| Unavailable::DiskFull { what: format!("{free} bytes are free, {reserve} are kept in reserve") });
+        self.parts.health.set_full(self.disk_full.clone());
         match (&self.disk_full, was_full) {
             (Some(why), false) => tracing::error!(%why, "commands are refused until there is room"),
             (None, true) => tracing::info!(free, "there is room again, commands are taken"),
@@ -468,6 +480,7 @@ impl Sequencer {
                     let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
                     Reply::Many(to, answers, permit).send(&Ok(()));
                 }
+                Ok(Job::Checkpoint) => {}
                 Ok(Job::Read(read)) if folded => read(&mut self.views)(Ok(())),
                 Ok(Job::Read(read)) => read(&mut self.views)(Err(why.clone())),
                 Err(RecvTimeoutError::Disconnected) => return Some(None),
@@ -534,7 +547,5 @@ impl Batch {
     }
 }
 
-/// Where an advertiser's own events stand.
-fn first_tenant(advertiser: AdvertiserId) -> Tenant {
-    Tenant { advertiser, environment: Environment::Production }
-}
+/// Whose the taking on of advertisers is.
+const NOBODY: Tenant = Tenant { advertiser: AdvertiserId(0), environment: Environment::Production };

@@ -7,6 +7,7 @@ use punchline_storage::journal::{Journal, JournalError, verify_chain};
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::views::{Views, ViewsError, compare, write_behind};
 
+use crate::committer::Unavailable;
 use crate::feed::{ReadError, decode};
 
 /// Rows gathered in memory before they are written to the fresh views.
@@ -37,6 +38,12 @@ pub enum VerifyError {
     /// Fresh or stored rows.
     #[error(transparent)]
     Rows(#[from] RowsError),
+    /// The views cannot be written behind, so what is stored is not as of any position.
+    #[error("the views cannot be verified while {why}")]
+    Stopped {
+        /// Why not.
+        why: Unavailable,
+    },
 }
 
 /// Checks every block of the journal, folds it afresh into the empty rows `fresh` up to the checkpoint

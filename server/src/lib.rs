@@ -6,13 +6,16 @@ pub mod config;
 
 pub mod auth;
 pub mod convert;
-pub mod grpc;
-pub mod ingest;
-pub mod refuse;
-pub mod state;
 pub mod dev;
+pub mod grpc;
 pub mod http;
+pub mod ingest;
 pub mod limits;
 pub mod master_key;
+pub mod refuse;
 pub mod serve;
+pub mod state;
 pub mod telemetry;
+
+pub mod demo;
+pub mod offline;

@@ -17,7 +17,7 @@ use crate::api::Api;
 use crate::wait::until;
 
 /// The operator token of every [`Server`].
-pub const OPERATOR_TOKEN: &str = "an operator's token, for tests only";
+pub const OPERATOR_TOKEN: &str = "an-operators-token-for-tests-only";
 
 /// Longest that a start may take, recovery included.
 const START_MAX: Duration = Duration::from_secs(60);

@@ -41,11 +41,8 @@ impl<'a> Data<'a> {
 
 /// The body of a webhook.
 pub fn body(recorded: &Recorded<'_>) -> Bytes {
-    let body = Body {
-        r#type: recorded.event.event_type().as_str(),
-        timestamp: recorded.time,
-        data: Data::of(recorded),
-    };
+    let body =
+        Body { r#type: recorded.event.event_type().as_str(), timestamp: recorded.time, data: Data::of(recorded) };
     serde_json::to_vec(&body).expect("events have string keys and finite numbers").into()
 }
 

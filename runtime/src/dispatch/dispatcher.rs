@@ -144,8 +144,8 @@ impl Dispatcher {
         }
     }
 
-    /// Runs a worker, and runs it again from what is on disk should it fail: a bug in one must not end
-    /// the deliveries to a subscriber for good.
+    /// Runs a worker, and runs it again from what is on disk should its report be refused, or should it
+    /// fail: a bug in one must not end the deliveries to a subscriber for good.
     async fn keep_running(
         self: Arc<Self>,
         tenant: Tenant,
@@ -183,7 +183,8 @@ impl Dispatcher {
                 }
             };
             match ended {
-                Ok(()) => return,
+                Ok(true) => return,
+                Ok(false) => tokio::time::sleep(RESTART_AFTER).await,
                 Err(error) => {
                     tracing::error!(subscription = %id, %error, "a worker failed and is started again");
                     tokio::time::sleep(RESTART_AFTER).await;

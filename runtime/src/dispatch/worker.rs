@@ -136,7 +136,9 @@ impl Worker {
         };
     }
 
-    pub(super) async fn run(mut self, mut controls: mpsc::UnboundedReceiver<Control>) {
+    /// Serves until told to stop. `false` where the worker is to be loaded anew: what it believes to be
+    /// written down is not.
+    pub(super) async fn run(mut self, mut controls: mpsc::UnboundedReceiver<Control>) -> bool {
         loop {
             if let Err(error) = self.fill().await {
                 tracing::error!(subscription = %self.id, %error, "the journal cannot be read");
@@ -155,12 +157,18 @@ impl Worker {
                     Some(Control::Stop(done)) => {
                         self.stop().await;
                         let _ = done.send(());
-                        return;
+                        return true;
                     }
                     Some(control) => self.control(control),
-                    None => return,
+                    None => return true,
                 },
-                answer = answered(&mut self.report) => self.reported(answer),
+                answer = answered(&mut self.report) => {
+                    self.report = None;
+                    if let Some(Err(refusal)) = answer {
+                        tracing::warn!(subscription = %self.id, %refusal, "progress could not be written down");
+                        return false;
+                    }
+                }
                 () = self.follower.woken(), if can_read && self.feed_is_empty => self.feed_is_empty = false,
                 () = sleep_until(self.report_due) => {}
                 () = tokio::time::sleep(wait.unwrap_or(IDLE_TICK).min(IDLE_TICK)) => {}
@@ -380,14 +388,6 @@ impl Worker {
         };
         let command = Command { tenant: self.tenant, request_id: None, action };
         self.report = Some(self.shared.submitter.submit_internal(command));
-    }
-
-    fn reported(&mut self, answer: Option<Answer>) {
-        self.report = None;
-        if let Some(Err(refusal)) = answer {
-            // Nothing is lost: unreported, it is delivered again after a restart.
-            tracing::warn!(subscription = %self.id, %refusal, "progress could not be written down");
-        }
     }
 
     async fn stop(&mut self) {

@@ -17,7 +17,7 @@ mod failure;
 mod input;
 mod members;
 mod message;
-mod output;
+pub(crate) mod output;
 mod subscriptions;
 mod webhooks;
 
@@ -186,9 +186,6 @@ pub struct LogCatArgs {
     /// The last position wanted
     #[arg(long, value_name = "SEQUENCE")]
     pub to: Option<u64>,
-    /// How answers are written; set from the global option.
-    #[arg(skip)]
-    pub output: Format,
     #[command(flatten)]
     config: ConfigFlags,
 }
@@ -221,21 +218,14 @@ pub fn main() -> ExitCode {
 pub fn run(cli: Cli) -> ExitCode {
     let format = cli.output;
     let outcome = match cli.command {
-        // ─── WIRE HERE ──────────────────────────────────────────────────────────────────────────────
-        // When crate::serve, crate::demo and crate::offline exist: take these lines in, and delete the
-        // arm after them. They answer `ExitCode` and have their own tokio runtimes.
-        //
-        // Command::Demo(ref args) => return crate::demo::run(args),
-        // Command::Verify(ref args) => return with_config(&cli, &args.config, false, |c| crate::offline::verify(c, args)),
-        // Command::Log { command: LogCommand::Cat(ref args) } => {
-        //     let args = LogCatArgs { output: format, ..args.clone() };
-        //     return with_config(&cli, &args.config, false, |c| crate::offline::log_cat(c, &args));
-        // }
         Command::Serve(ref args) => return with_config(&cli, &args.config, args.dev, |c| crate::serve::run(c, args)),
-        Command::Demo(_) | Command::Verify(_) | Command::Log { .. } => {
-            Err(Failure::Usage("this command is not in this build yet".into()))
+        Command::Demo(ref args) => return crate::demo::run(args, format),
+        Command::Verify(ref args) => {
+            return with_config(&cli, &args.config, false, |c| crate::offline::verify(&c, format));
         }
-        // ────────────────────────────────────────────────────────────────────────────────────────────
+        Command::Log { command: LogCommand::Cat(ref args) } => {
+            return with_config(&cli, &args.config, false, |c| crate::offline::log_cat(&c, args, format));
+        }
         Command::Config { ref command } => config(&cli, command),
         Command::Completion { shell } => completion(shell),
         command => remote(command, &cli.client, format),

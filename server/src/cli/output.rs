@@ -35,8 +35,14 @@ pub(super) enum Answer {
     Although(Box<Answer>, Failure),
 }
 
+/// Writes one thing with its fields to standard output.
+pub(crate) fn print_one(format: Format, value: Value) {
+    // Standard output may be closed; then nobody wants to know.
+    let _ = format.print(Answer::One(value));
+}
+
 /// Tells people something that is no data.
-pub(super) fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     // Standard error may be closed; then nobody wants to know.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
@@ -51,7 +57,7 @@ pub(super) fn progress_is_seen() -> bool {
 /// # Errors
 ///
 /// Standard output is gone.
-pub(super) fn line(text: &str) -> io::Result<()> {
+pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.write_all(b"\n")?;

@@ -52,7 +52,7 @@ impl AdminService for Api {
     ) -> Answer<v1::CreateAdvertiserResponse> {
         let (_, request) = self.operator(request)?;
         let advertiser_id: Option<AdvertiserId> = optional_id("advertiser_id", &request.advertiser_id)?;
-        // The journal keeps the request's id with the new advertiser, so that is where a repeat is looked for.
+        // A placeholder: whoever is taken on has no tenant yet.
         let advertiser = advertiser_id.unwrap_or(AdvertiserId::FIRST);
         let tenant = Tenant { advertiser, environment: Environment::Production };
         let action = Action::CreateAdvertiser { advertiser_id, name: request.name };

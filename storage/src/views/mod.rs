@@ -273,11 +273,12 @@ impl Views {
         match recorded.event {
             Event::MemberCreated(event) => {
                 let key = (recorded.tenant, event.member_id);
-                for identifier in &event.identifiers {
-                    self.set_owner(recorded.tenant, identifier, Some(event.member_id));
-                }
-                // Applied again after a crash, the row on disk may be newer than this event.
+                // Applied again after a crash, the row on disk may be newer than this event, and then so are
+                // its identifiers.
                 if self.member(key.0, key.1)?.is_none() {
+                    for identifier in &event.identifiers {
+                        self.set_owner(recorded.tenant, identifier, Some(event.member_id));
+                    }
                     let member = Member::created_by(recorded).expect("the event creates a member");
                     self.active.members.insert(key, member);
                 }
@@ -293,7 +294,9 @@ impl Views {
                 self.member_mut((tenant, event.member_id))?.apply(recorded);
             }
             Event::DeliveryProgressed(event) => self.apply_progress(recorded, event.subscription_id, &event.progress),
-            Event::DeadLettersRedriven(event) => self.apply_redrive(recorded, event.subscription_id, &event.sequences)?,
+            Event::DeadLettersRedriven(event) => {
+                self.apply_redrive(recorded, event.subscription_id, &event.sequences)?
+            }
             Event::SubscriptionDeleted(event) => {
                 self.deliveries.remove(&event.subscription_id);
                 self.active.cursors.insert(event.subscription_id);

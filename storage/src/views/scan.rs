@@ -32,12 +32,7 @@ impl Views {
     /// # Errors
     ///
     /// [`ViewsError`] if a row cannot be read.
-    pub fn members(
-        &self,
-        tenant: Tenant,
-        after: Option<MemberId>,
-        limit: usize,
-    ) -> Result<Vec<Member>, ViewsError> {
+    pub fn members(&self, tenant: Tenant, after: Option<MemberId>, limit: usize) -> Result<Vec<Member>, ViewsError> {
         let prefix = tenant.to_key();
         let from = after.map_or(prefix.to_vec(), |id| [&keys::member(tenant, id)[..], &[0]].concat());
         let mut found = BTreeMap::new();
@@ -108,9 +103,8 @@ impl Views {
         let start = (Table::Deliveries, keys::delivery(id, from));
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let overlays: Vec<_> = self.frozen.iter().map(|f| &**f).chain([&self.active]).collect();
-        let is_changed = |key: &Vec<u8>| {
-            overlays.iter().any(|o| o.rows.contains_key(&(Table::Deliveries, key.clone())))
-        };
+        let is_changed =
+            |key: &Vec<u8>| overlays.iter().any(|o| o.rows.contains_key(&(Table::Deliveries, key.clone())));
         // Rows that an overlay deletes must not count, so pages are read until enough remain.
         let mut at = start.1.clone();
         loop {
