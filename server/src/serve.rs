@@ -154,7 +154,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let node = Arc::new(node);
     let data_dir = std::fs::canonicalize(&config.storage.data_dir).unwrap_or(config.storage.data_dir.clone());
     let token = config.security.operator_token.expose();
-    let state = Arc::new(State::new(node.clone(), token, &master_key, Some(data_dir)));
+    let state = State::new(node.clone(), token, &master_key, Some(data_dir));
+    let state = Arc::new(state.with_grpc_limit(config.ingest.rate_limit_grpc_per_minute));
 
     let (stop, stopped) = watch::channel(false);
     let (stop_metrics, metrics_stopped) = watch::channel(false);
