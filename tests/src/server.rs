@@ -35,9 +35,12 @@ pub fn binary() -> &'static Path {
         if let Some(path) = std::env::var_os("PUNCHLINE_BIN") {
             return path.into();
         }
-        // This test is <target>/<profile>/deps/<name>: the binary belongs into the same <target>/<profile>.
+        // A test is <target>/<profile>/deps/<name>, a benchmark stands beside `deps`: the binary belongs into
+        // the same <target>/<profile>.
         let test = std::env::current_exe().expect("a running test has a path");
-        let profile_dir = test.ancestors().nth(2).expect("a test stands in <target>/<profile>/deps");
+        let folder = test.parent().expect("a test stands in a folder");
+        let is_deps = folder.file_name().is_some_and(|name| name == "deps");
+        let profile_dir = if is_deps { folder.parent().expect("deps stands in a profile") } else { folder };
         let profile = match profile_dir.file_name().and_then(OsStr::to_str) {
             Some("debug") => "dev",
             Some(name) => name,
