@@ -24,3 +24,4 @@ pub mod receiver;
 pub mod server;
 pub mod signature;
 pub mod wait;
+pub mod world;
