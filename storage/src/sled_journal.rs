@@ -40,9 +40,9 @@ use crate::{
     sync,
 };
 
-/// Memory sled may use for pages of the journal: the tail that dispatchers read. Larger brought
-/// nothing, since what is older is read once, in order.
-pub const CACHE_BYTES: u64 = 24 * 1024 * 1024;
+/// Memory sled may use for pages of the journal: the tail that dispatchers read; what is older is read
+/// once, in order.
+pub const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A journal in a directory of its own.
 pub struct SledJournal {
