@@ -51,7 +51,19 @@ fn bad(spoil: impl FnOnce(&mut v1::Consumption)) -> v1::Consumption {
     one
 }
 
-/// What is wrong, the consumption, and the reason and field of the refusal.
+/// A field of HTTP's JSON, as the proto files have it.
+fn in_proto(field: &str) -> String {
+    let names = [
+        ("consumptionId", "consumption_id"),
+        ("consumptionDate", "consumption_date"),
+        ("consumptionLines", "lines"),
+        ("productName", "product_name"),
+    ];
+    let renamed = names.iter().fold(field.to_owned(), |field, (json, proto)| field.replace(json, proto));
+    format!("consumption.{renamed}")
+}
+
+/// What is wrong, the consumption, and the reason and field of the refusal; the field as HTTP calls it.
 type Row = (String, v1::Consumption, &'static str, &'static str);
 
 fn bad_consumptions() -> Vec<Row> {
@@ -143,10 +155,11 @@ async fn bad_consumptions_change_nothing() {
     let untouched = Untouched::by(&world).await;
     let rows = bad_consumptions();
     let check = |way: &str, (what, _, reason, field): &Row, refused: Refused| {
+        let field = in_proto(field);
         let got = (refused.code, refused.reason.as_str(), refused.field.as_str());
-        assert_eq!(got, (Code::InvalidArgument, *reason, *field), "{what}, {way}: {refused:?}");
+        assert_eq!(got, (Code::InvalidArgument, *reason, field.as_str()), "{what}, {way}: {refused:?}");
         // What is missing has Wecheer's own message; what is wrong is named.
-        assert!(reason.ends_with("_REQUIRED") || refused.message.contains(field), "{what}: {}", refused.message);
+        assert!(reason.ends_with("_REQUIRED") || refused.message.contains(&field), "{what}: {}", refused.message);
         assert!(refused.message.len() < 1_000, "{what}: a message is for reading, not {} bytes", refused.message.len());
     };
     for row in &rows {

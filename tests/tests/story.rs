@@ -317,3 +317,22 @@ async fn https_get(address: &str, trusted: &[u8], path: &str) -> String {
     let _ = stream.read_to_string(&mut answer).await;
     answer
 }
+
+#[tokio::test]
+async fn verify_finds_a_changed_byte() {
+    let mut world = World::start(Server::setup()).await;
+    for id in ["before", "the-changed-one", "after"] {
+        world.article(id).await;
+    }
+    assert!(world.server.stop().await.success());
+    world.server.verify().expect("what is on disk is sound");
+    let path = world.server.data_dir().join("journal/db");
+    let mut bytes = std::fs::read(&path).expect("the journal is a file");
+    let marker = b"the-changed-one";
+    let at = bytes.windows(marker.len()).position(|window| window == marker).expect("the journal holds the id");
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).expect("the journal can be written");
+    let verified = world.server.verify();
+    let said = verified.expect_err("a changed byte is damage");
+    assert!(said.contains("journal"), "it says where: {said}");
+}
