@@ -30,6 +30,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "punchline-storage",
             "punchline-delivery",
             "punchline-runtime",
+            "punchline-tests",
         ],
     ),
 ];
