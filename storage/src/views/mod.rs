@@ -243,7 +243,8 @@ impl Views {
         if let Some(sequence) = self.active.seen.get(&key).or_else(frozen) {
             return Ok(Some(*sequence));
         }
-        Ok(self.rows.get(Table::Seen, &key)?.map(|row| Sequence(keys::read_u64(Some(row)))))
+        let row = self.rows.get(Table::Seen, &key[..keys::BUCKET_BYTES])?;
+        Ok(row.and_then(|row| keys::find_in_bucket(&row, &key)))
     }
 
     /// Folds a record in, whose first event has the position `first`.

@@ -80,11 +80,12 @@ pub fn write_behind(rows: &dyn Rows, overlay: &Overlay, mut pause: impl FnMut())
     for (key, owner) in identifiers {
         writer.write(Table::Identifiers, key.to_vec(), owner.map(|id| id.0.as_bytes().to_vec()))?;
     }
-    // In key order, so that neighbours go to the same page.
     let mut seen: Vec<_> = overlay.seen.iter().collect();
     seen.sort_unstable();
-    for (key, sequence) in seen {
-        writer.write(Table::Seen, key.to_vec(), Some(sequence.0.to_be_bytes().to_vec()))?;
+    for bucket in seen.chunk_by(|(a, _), (b, _)| a[..keys::BUCKET_BYTES] == b[..keys::BUCKET_BYTES]) {
+        let key = &bucket[0].0[..keys::BUCKET_BYTES];
+        let row = rows.get(Table::Seen, key)?.unwrap_or_default();
+        writer.write(Table::Seen, key.to_vec(), Some(keys::add_to_bucket(&row, bucket)))?;
     }
     let mut members: Vec<_> = overlay.members.iter().collect();
     members.sort_unstable_by_key(|(key, _)| **key);
