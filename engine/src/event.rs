@@ -178,7 +178,8 @@ macro_rules! events {
 events! {
     /// A company was taken on, with both its environments.
     AdvertiserCreated = "advertiser.created" {
-        /// Its id.
+        /// Its id. Told under a name of its own: `advertiser_id` is the tenant's.
+        #[serde(rename = "new_advertiser_id")]
         advertiser_id: AdvertiserId,
         /// Its name, for people.
         name: String,
@@ -464,7 +465,8 @@ events! {
     DeliveryDeadLettered = "delivery.dead_lettered" {
         /// Whose.
         subscription_id: SubscriptionId,
-        /// The event that was not delivered.
+        /// The event that was not delivered. Told under a name of its own: `sequence` is this event's.
+        #[serde(rename = "delivery_sequence")]
         sequence: Sequence,
         /// Its type.
         event_type: String,

@@ -113,7 +113,7 @@ fn shapes_are_checked_field_by_field() {
     };
     assert!(valid().check(NOW).is_ok());
     type Change = fn(&mut RawConsumption);
-    let cases: [(Change, &str, &str); 17] = [
+    let cases: [(Change, &str, &str); 20] = [
         (|c| c.consumption_id.clear(), "CONSUMPTION_ID_REQUIRED", "consumptionId"),
         (|c| c.consumption_id = "x".repeat(129), "INVALID_FIELD", "consumptionId"),
         (|c| c.consumption_id = "a\u{0}b".into(), "INVALID_FIELD", "consumptionId"),
@@ -123,6 +123,9 @@ fn shapes_are_checked_field_by_field() {
         (|c| c.identifiers = vec![c.identifiers[0].clone(); 11], "INVALID_FIELD", "identifiers"),
         (|c| c.lines.clear(), "CONSUMPTION_LINES_REQUIRED", "consumptionLines"),
         (|c| c.lines = vec![c.lines[0].clone(); 201], "INVALID_FIELD", "consumptionLines"),
+        (|c| c.lines[0].sku = "  ".into(), "INVALID_FIELD", "consumptionLines[0].sku"),
+        (|c| c.lines[0].sku = "a\u{1b}[2J".into(), "INVALID_FIELD", "consumptionLines[0].sku"),
+        (|c| c.lines[0].product_name = "\u{7}".into(), "INVALID_FIELD", "consumptionLines[0].productName"),
         (|c| c.lines[0].sku.clear(), "INVALID_FIELD", "consumptionLines[0].sku"),
         (|c| c.lines[0].quantity = 0.0, "INVALID_QUANTITY", "consumptionLines[0].quantity"),
         (|c| c.lines[0].quantity = -1.0, "INVALID_QUANTITY", "consumptionLines[0].quantity"),

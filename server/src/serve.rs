@@ -141,6 +141,11 @@ pub struct Running {
 ///
 /// [`StartError`], with the path or address and what to do.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_with(config, false).await
+}
+
+/// As [`start`]; with `dev`, the development data is there before the first request is answered.
+async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
     let recorder = telemetry::install_metrics()?;
     let tls = config.server.tls.as_ref().map(http::listen::tls_config).transpose()?;
     let grpc_tls = match &config.server.tls {
@@ -152,6 +157,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (metrics_listener, metrics_addr) = bind("metrics", "server.metrics_bind", config.server.metrics_bind).await?;
     let (node, master_key) = open_node(&config)?;
     let node = Arc::new(node);
+    if dev {
+        dev::load(&node).await?;
+    }
     let data_dir = std::fs::canonicalize(&config.storage.data_dir).unwrap_or(config.storage.data_dir.clone());
     let token = config.security.operator_token.expose();
     let state = State::new(node.clone(), token, &master_key, Some(data_dir));
@@ -269,7 +277,7 @@ async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, Sta
     if is_dev {
         dev::check(config)?;
     }
-    let running = start(config.clone()).await?;
+    let running = start_with(config.clone(), is_dev).await?;
     let recovery = running.node.recovery();
     tracing::info!(
         grpc = %running.grpc_addr,
@@ -283,10 +291,6 @@ async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, Sta
         "serving"
     );
     if is_dev {
-        if let Err(error) = dev::load(&running.node).await {
-            running.shutdown().await;
-            return Err(error);
-        }
         dev::tell(&dev::greeting(&running, config.server.tls.is_some()));
     } else if config.security.operator_token.is_empty() {
         tracing::warn!("security.operator_token is empty: nobody can administer this server");

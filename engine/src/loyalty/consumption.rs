@@ -129,11 +129,15 @@ impl RawConsumption {
 impl RawLine {
     fn check(self, i: usize) -> Result<Line, InvalidField> {
         let at = |field: &str| format!("consumptionLines[{i}].{field}");
-        if self.sku.is_empty() || self.sku.len() > SKU_LEN_MAX {
-            return Err(InvalidField::new(at("sku"), self.sku, "must be 1 to 128 bytes"));
+        // Control characters would reach operators' terminals.
+        let has_control = |text: &str| text.chars().any(char::is_control);
+        if self.sku.trim().is_empty() || self.sku.len() > SKU_LEN_MAX || has_control(&self.sku) {
+            let rule = "must be 1 to 128 bytes without control characters, not only spaces";
+            return Err(InvalidField::new(at("sku"), self.sku, rule));
         }
-        if self.product_name.len() > PRODUCT_NAME_LEN_MAX {
-            return Err(InvalidField::new(at("productName"), self.product_name, "must be at most 256 bytes"));
+        if self.product_name.len() > PRODUCT_NAME_LEN_MAX || has_control(&self.product_name) {
+            let rule = "must be at most 256 bytes without control characters";
+            return Err(InvalidField::new(at("productName"), self.product_name, rule));
         }
         let whole = self.quantity.fract() == 0.0 && self.quantity >= 0.0;
         let quantity = whole.then(|| Quantity::new(self.quantity as u64)).flatten().ok_or_else(|| {
