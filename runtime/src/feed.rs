@@ -24,7 +24,7 @@ use punchline_storage::journal::{Journal, JournalError};
 use tokio::sync::{Notify, watch};
 
 /// Events kept in memory for followers: the last second or so under full load.
-const EVENTS_KEPT_MAX: u64 = 32_768;
+const EVENTS_KEPT_MAX: u64 = 16_384;
 
 /// How reading the journal failed.
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Memory sled may use for pages of the views, unless told otherwise.
-pub const CACHE_BYTES_DEFAULT: u64 = 24 * 1024 * 1024;
+pub const CACHE_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
 
 /// Views in a directory of their own.
 pub struct SledRows {
