@@ -250,7 +250,7 @@ mod tests {
             (lines("null"), no_lines),
             (lines("3"), r#"INVALID_FIELD: consumptionLines "3" must be an array"#.into()),
             (lines("[null]"), r#"INVALID_FIELD: consumptionLines[0] "null" must be an object with sku and quantity"#.into()),
-            (lines(r#"[{"quantity":1}]"#), r#"INVALID_FIELD: consumptionLines[0].sku "" must be 1 to 128 bytes"#.into()),
+            (lines(r#"[{"quantity":1}]"#), r#"INVALID_FIELD: consumptionLines[0].sku "" must be 1 to 128 bytes without control characters, not only spaces"#.into()),
             (lines(r#"[{"sku":5,"quantity":1}]"#), r#"INVALID_FIELD: consumptionLines[0].sku "5" must be a string"#.into()),
             (lines(r#"[{"sku":"a"}]"#), r#"INVALID_QUANTITY: consumptionLines[0].quantity "" is required"#.into()),
             (quantity("1.0"), "ok".into()),
