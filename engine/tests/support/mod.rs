@@ -77,7 +77,7 @@ impl World {
             self.directory.apply(&recorded);
             self.house.apply(&recorded);
             if let Some(member) = Member::created_by(&recorded) {
-                member.identifiers.iter().for_each(|i| drop(self.owners.insert(i.clone(), member.id)));
+                self.owners.extend(member.identifiers.iter().map(|i| (i.clone(), member.id)));
                 self.members.insert(member.id, member);
             } else if let Some(member) = recorded.member.and_then(|id| self.members.get_mut(&id)) {
                 member.apply(&recorded);
