@@ -50,8 +50,7 @@ impl Load {
 
     /// A client of its own connection.
     pub fn client(&self) -> IngestServiceClient<Line> {
-        let (_, api) = (0, self.api.clone());
-        api.ingest()
+        self.api.ingest()
     }
 
     /// Makes consumptions, each with an id of its own.
@@ -72,7 +71,7 @@ impl Source {
     pub fn next(&self) -> v1::Consumption {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let member = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % self.members;
-        let sku = if n % 8 == 0 { "coffee_and_tea" } else { "coffee" };
+        let sku = if n.is_multiple_of(8) { "coffee_and_tea" } else { "coffee" };
         v1::Consumption {
             consumption_id: format!("B{n:015}"),
             consumption_date: "2026-09-01T10:00:00Z".into(),
