@@ -76,7 +76,7 @@ impl Auditor {
             self.rows.insert(row.sequence.0, row);
         }
         for sequence in self.owed.range(..=self.cursor).map(|(s, _)| s) {
-            let known = self.rows.get(sequence).is_some() || self.settled.contains(sequence);
+            let known = self.rows.contains_key(sequence) || self.settled.contains(sequence);
             prop_assert!(known, "{sequence} is before the cursor {}, neither settled nor in a row", self.cursor);
         }
         Ok(())
