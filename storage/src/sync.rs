@@ -11,7 +11,7 @@
 //!
 //! # What is absent on purpose
 //!
-//! - Any other `unsafe`: this is the only module of the workspace that has it.
+//! - Any other `unsafe` but one option of the allocator, set in the binary's `main`.
 #![allow(unsafe_code, reason = "overriding a libc symbol needs an exported extern fn")]
 
 use std::{
