@@ -29,7 +29,7 @@ use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::feed::Feed;
 use crate::seal::Sealer;
-use crate::sequencer::{FoldError, Job, Parts, Sequencer, fold};
+use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
 use crate::verify::{Verified, VerifyError};
 
 /// Pause between slices of write-behind: leaves the disk and the core to the commits.
@@ -223,7 +223,7 @@ impl Node {
     ) -> Result<Node, OpenError> {
         let Stores { journal, rows, free_bytes } = stores;
         let watch = Stopwatch::start();
-        let (views, applied) = fold(&*journal, rows.clone(), options.members_cached)?;
+        let (views, applied) = fold(&*journal, rows.clone(), options.members_cached, FOLDED_ROWS_MAX)?;
         recovery.head = Sequence(journal.head());
         recovery.events_applied = applied;
         recovery.took += watch.elapsed();
@@ -425,7 +425,8 @@ pub fn verify_offline(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result
     let data_dir =
         DataDir::open(path, DataDirOptions { create: false, ..DataDirOptions::default() }).map_err(OpenError::from)?;
     let (stores, mut recovery) = open_stores(&data_dir)?;
-    let (mut views, applied) = fold(&*stores.journal, stores.rows.clone(), 1_024).map_err(OpenError::from)?;
+    let (mut views, applied) =
+        fold(&*stores.journal, stores.rows.clone(), 1_024, FOLDED_ROWS_MAX).map_err(OpenError::from)?;
     recovery.head = Sequence(stores.journal.head());
     recovery.events_applied = applied;
     if let Some(overlay) = views.freeze() {

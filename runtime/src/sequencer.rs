@@ -35,7 +35,7 @@ use punchline_storage::block::{BlockBuilder, BlockHash, RECORD_BYTES_MAX};
 use punchline_storage::codec;
 use punchline_storage::journal::Journal;
 use punchline_storage::rows::{Rows, RowsError};
-use punchline_storage::views::{Overlay, Views, ViewsError};
+use punchline_storage::views::{Overlay, Views, ViewsError, write_behind};
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, Stopwatch};
@@ -54,6 +54,10 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 const WAITING_ROWS_MAX: usize = 8_000;
 /// Commands wait where the overlay has grown to this many times its bound before the last was written.
 const WAITING_ROWS_STALL: usize = 2;
+
+/// Rows gathered in memory before they are written, where much of the journal is folded. Above what a crash
+/// leaves to fold, which the bounds above hold down: then nothing is written, and a full disk starts too.
+pub(crate) const FOLDED_ROWS_MAX: usize = 50_000;
 
 /// Longest that writing an overlay may take when the node closes or stops.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
@@ -98,14 +102,22 @@ pub enum FoldError {
     Views(#[from] ViewsError),
 }
 
-/// Opens the views and applies the journal after their checkpoint. Gives also the number of events applied.
+/// Opens the views and applies the journal after their checkpoint, writing them behind whenever
+/// `waiting_rows_max` rows wait: the whole journal does not fit into memory. Gives also the number of
+/// events applied.
 ///
 /// # Errors
 ///
-/// [`FoldError`] where either cannot be read.
-pub fn fold(journal: &dyn Journal, rows: Arc<dyn Rows>, members_cached: usize) -> Result<(Views, u64), FoldError> {
-    let mut views = Views::open(rows, members_cached)?;
-    let mut next = views.checkpoint().next();
+/// [`FoldError`] where either cannot be read, or the views not written.
+pub fn fold(
+    journal: &dyn Journal,
+    rows: Arc<dyn Rows>,
+    members_cached: usize,
+    waiting_rows_max: usize,
+) -> Result<(Views, u64), FoldError> {
+    let mut views = Views::open(rows.clone(), members_cached)?;
+    let begun_at = views.checkpoint();
+    let mut next = begun_at.next();
     while let Some(block) = journal.read(next.0).map_err(ReadError::from)? {
         for (first, _, bytes) in block.records() {
             if first >= next.0 {
@@ -113,9 +125,23 @@ pub fn fold(journal: &dyn Journal, rows: Arc<dyn Rows>, members_cached: usize) -
             }
         }
         next = Sequence(block.last_sequence() + 1);
+        if views.waiting_rows() >= waiting_rows_max {
+            settle(&mut views, &*rows).map_err(ViewsError::from)?;
+        }
     }
-    let applied = next.0 - 1 - views.checkpoint().0;
+    let applied = next.0 - 1 - begun_at.0;
     Ok((views, applied))
+}
+
+/// Writes everything that waits, at once: for whoever folds and has nobody to hold up.
+pub(crate) fn settle(views: &mut Views, rows: &dyn Rows) -> Result<(), RowsError> {
+    if let Some(overlay) = views.freeze() {
+        write_behind(rows, &overlay, || {})?;
+        // The members of the overlay are to be taken over, not copied: let go of it first.
+        drop(overlay);
+        views.written();
+    }
+    Ok(())
 }
 
 pub(crate) struct Sequencer {
@@ -509,7 +535,9 @@ impl Sequencer {
     }
 
     fn fold_anew(&mut self) -> bool {
-        match fold(&*self.parts.journal, self.parts.rows.clone(), self.parts.members_cached) {
+        // Without writing: the overlay's bounds hold for what there is to fold, and others may be at the rows
+        // (the write-behind thread, a verification).
+        match fold(&*self.parts.journal, self.parts.rows.clone(), self.parts.members_cached, usize::MAX) {
             Ok((views, _)) => {
                 self.directory = views.directory().clone();
                 self.views = views;

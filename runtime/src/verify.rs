@@ -5,13 +5,11 @@ use std::sync::Arc;
 use punchline_engine::id::Sequence;
 use punchline_storage::journal::{Journal, JournalError, verify_chain};
 use punchline_storage::rows::{Rows, RowsError};
-use punchline_storage::views::{Views, ViewsError, compare, write_behind};
+use punchline_storage::views::{Views, ViewsError, compare};
 
 use crate::committer::Unavailable;
 use crate::feed::{ReadError, decode};
-
-/// Rows gathered in memory before they are written to the fresh views.
-const WAITING_ROWS_MAX: usize = 50_000;
+use crate::sequencer::{FOLDED_ROWS_MAX, settle};
 
 /// What was verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +62,7 @@ pub fn verify(
     let mut verified = Verified::default();
     let stored = Views::open(rows.clone(), 1)?;
     let checkpoint = stored.checkpoint();
-    let mut views = Views::open(fresh.clone(), WAITING_ROWS_MAX)?;
+    let mut views = Views::open(fresh.clone(), FOLDED_ROWS_MAX)?;
     let head = journal.head();
     let mut failed: Option<VerifyError> = None;
     let chain = verify_chain(journal, 1, |block| {
@@ -81,7 +79,7 @@ pub fn verify(
                 if first <= checkpoint.0 { Ok(views.apply(Sequence(first), &record)?) } else { Ok(()) }
             });
             let written = applied.and_then(|()| {
-                if views.waiting_rows() < WAITING_ROWS_MAX {
+                if views.waiting_rows() < FOLDED_ROWS_MAX {
                     return Ok(());
                 }
                 Ok(settle(&mut views, &**fresh)?)
@@ -114,13 +112,4 @@ pub fn verify(
         }
     }
     Ok(verified)
-}
-
-fn settle(views: &mut Views, fresh: &dyn Rows) -> Result<(), RowsError> {
-    if let Some(overlay) = views.freeze() {
-        write_behind(fresh, &overlay, || {})?;
-        drop(overlay);
-        views.written();
-    }
-    Ok(())
 }

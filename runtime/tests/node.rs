@@ -11,10 +11,12 @@ use punchline_engine::dispatch::RowState;
 use punchline_engine::id::Sequence;
 use punchline_engine::rejection::Rejection;
 use punchline_runtime::committer::{Refusal, Unavailable};
+use punchline_runtime::sequencer::fold;
 use punchline_runtime::verify::verify;
+use punchline_storage::journal::Journal;
 use punchline_storage::memory::{AppendFault, Faults, MemoryDisk};
 use punchline_storage::rows::Rows;
-use punchline_storage::views::Views;
+use punchline_storage::views::{Views, write_behind};
 use support::*;
 
 #[tokio::test]
@@ -114,6 +116,41 @@ async fn a_power_cut_at_any_sync_loses_nothing_acknowledged() {
             assert_eq!(verified.difference, None, "cut at {cut}, seed {seed}");
             assert!(acknowledged.is_empty() || verified.rows > 0, "there was something to compare");
         }
+    }
+}
+
+/// The journal of a node that took in some members and consumptions.
+async fn some_journal() -> MemoryDisk {
+    let (disk, courier) = (MemoryDisk::new(), Arc::new(ScriptedCourier::new()));
+    let node = start(&disk, &courier);
+    set_up(&node).await;
+    for n in 1..=40 {
+        accepted(&node, register(n)).await;
+        accepted(&node, consume(&format!("c{n}"), n.min(n % 7 + 1), "coffee", 1)).await;
+    }
+    node.close().await;
+    disk
+}
+
+#[tokio::test]
+async fn folding_a_long_journal_writes_the_views_on_the_way() {
+    const ROWS_MAX: usize = 10;
+    let (journal, _) = some_journal().await.journal(0).unwrap();
+    let fresh = MemoryDisk::new();
+    let rows: Arc<dyn Rows> = Arc::new(fresh.rows());
+    let (views, applied) = fold(&journal, rows.clone(), 5, ROWS_MAX).unwrap();
+    assert_eq!((applied, views.applied().0), (journal.head(), journal.head()));
+    assert!(views.waiting_rows() < ROWS_MAX, "{} rows wait", views.waiting_rows());
+    assert!(views.checkpoint().0 > journal.head() / 2, "a restart goes on from {}", views.checkpoint());
+    for cut in 1..fresh.sync_count() {
+        let fresh = MemoryDisk::with_faults(Faults { power_cut_at_sync: Some(cut), ..Faults::default() });
+        assert!(fold(&journal, Arc::new(fresh.rows()), 5, ROWS_MAX).is_err(), "cut at {cut}");
+        let rows: Arc<dyn Rows> = Arc::new(fresh.after_power_cut(cut).rows());
+        let (mut views, _) = fold(&journal, rows.clone(), 5, ROWS_MAX).unwrap();
+        views.freeze().inspect(|overlay| write_behind(&*rows, overlay, || {}).unwrap());
+        let other: Arc<dyn Rows> = Arc::new(MemoryDisk::new().rows());
+        let verified = verify(&journal, &rows, &other, &mut |_, _| {}).unwrap();
+        assert_eq!(verified.difference, None, "cut at {cut}");
     }
 }
 
