@@ -82,7 +82,7 @@ pub struct Recovery {
     pub took: Duration,
     /// A tail that was never acknowledged and was cut off.
     pub cut_off: Option<String>,
-    /// The views did not open and were folded anew.
+    /// The views did not open, or did not go with the journal, and were folded anew.
     pub views_rebuilt: bool,
 }
 
@@ -214,7 +214,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Fold`] where the views cannot be folded.
+    /// [`OpenError::Fold`] where the views cannot be folded, also not from the beginning.
     pub fn start(
         stores: Stores,
         mut recovery: Recovery,
@@ -223,9 +223,7 @@ impl Node {
     ) -> Result<Node, OpenError> {
         let Stores { journal, rows, free_bytes } = stores;
         let watch = Stopwatch::start();
-        let (views, applied) = fold(&*journal, rows.clone(), options.members_cached, FOLDED_ROWS_MAX)?;
-        recovery.head = Sequence(journal.head());
-        recovery.events_applied = applied;
+        let (rows, views) = recover(&*journal, rows, options.members_cached, data_dir.as_ref(), &mut recovery)?;
         recovery.took += watch.elapsed();
         let feed = Feed::new(journal.clone());
         let health = Arc::new(Health::default());
@@ -425,15 +423,13 @@ pub fn verify_offline(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result
     let data_dir =
         DataDir::open(path, DataDirOptions { create: false, ..DataDirOptions::default() }).map_err(OpenError::from)?;
     let (stores, mut recovery) = open_stores(&data_dir)?;
-    let (mut views, applied) =
-        fold(&*stores.journal, stores.rows.clone(), 1_024, FOLDED_ROWS_MAX).map_err(OpenError::from)?;
-    recovery.head = Sequence(stores.journal.head());
-    recovery.events_applied = applied;
+    let Stores { journal, rows, .. } = stores;
+    let (rows, mut views) = recover(&*journal, rows, 1_024, Some(&data_dir), &mut recovery)?;
     if let Some(overlay) = views.freeze() {
-        write_behind(&*stores.rows, &overlay, || {}).map_err(OpenError::from)?;
+        write_behind(&*rows, &overlay, || {}).map_err(OpenError::from)?;
     }
     let fresh = Scratch::new(Some(&data_dir)).map_err(OpenError::from)?;
-    let verified = crate::verify::verify(&*stores.journal, &stores.rows, &fresh.rows, progress)?;
+    let verified = crate::verify::verify(&*journal, &rows, &fresh.rows, progress)?;
     Ok((verified, recovery))
 }
 
@@ -489,6 +485,44 @@ pub fn open_stores(data_dir: &DataDir) -> Result<(Stores, Recovery), OpenError> 
     let free_bytes = Box::new(move || punchline_storage::sync::free_bytes(&path).ok());
     let recovery = Recovery { took: watch.elapsed(), cut_off, views_rebuilt, ..Recovery::default() };
     Ok((Stores { journal: Arc::new(journal), rows, free_bytes }, recovery))
+}
+
+/// Folds the journal into the views. Views that do not go with it are set aside and folded anew, like those
+/// that do not open; where the fresh ones do no better the fault is not theirs, and they are put back.
+fn recover(
+    journal: &dyn Journal,
+    rows: Arc<dyn Rows>,
+    members_cached: usize,
+    data_dir: Option<&DataDir>,
+    recovery: &mut Recovery,
+) -> Result<(Arc<dyn Rows>, Views), OpenError> {
+    let fold = |rows: Arc<dyn Rows>| {
+        let fold = move || {
+            let (views, applied) = fold(journal, rows.clone(), members_cached, FOLDED_ROWS_MAX)?;
+            Ok((rows, views, applied))
+        };
+        // An event that does not continue what a row says panics: a bug of ours, or the row.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(fold))
+    };
+    let mut folded = fold(rows);
+    let why = match &folded {
+        Ok(Err(FoldError::Views(error))) if error.is_damage() => Some(error.to_string()),
+        Ok(_) => None,
+        Err(_) => Some("they contradict the journal, see the panic".into()),
+    };
+    if let (Some(why), Some(data_dir)) = (why, data_dir) {
+        let aside = data_dir.set_views_aside()?;
+        tracing::warn!(why, set_aside = %aside.display(), "the views do not fold, they are set aside and folded anew");
+        folded = fold(Arc::new(data_dir.open_views()?.rows));
+        match &folded {
+            Ok(Ok(_)) => recovery.views_rebuilt = true,
+            _ => data_dir.put_views_back(&aside)?,
+        }
+    }
+    let (rows, views, applied) = folded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    recovery.head = Sequence(journal.head());
+    recovery.events_applied = applied;
+    Ok((rows, views))
 }
 
 /// A thread whose end by a bug stops the node, loudly.

@@ -4,7 +4,7 @@
 //! <data>/LOCK              held by the one process that owns the directory
 //! <data>/journal/          the truth
 //! <data>/views/            a disposable fold of it
-//! <data>/views.damaged-<n> views that did not open, set aside for whoever wants to know why
+//! <data>/views.damaged-<n> views that did not open or fold, set aside for whoever wants to know why
 //! ```
 //!
 //! # Invariants
@@ -160,7 +160,7 @@ impl DataDir {
         let path = self.views_path();
         match SledRows::open(&path, self.options.views_cache_bytes) {
             Ok(rows) => Ok(ViewsOpened { rows, rebuilt: false }),
-            Err(error @ (RowsError::Full { .. } | RowsError::Io { .. })) if !is_damage(&error) => Err(error),
+            Err(error) if !error.is_damage() => Err(error),
             Err(error) => {
                 let aside = self.set_views_aside()?;
                 tracing::warn!(
@@ -176,7 +176,7 @@ impl DataDir {
     }
 
     /// Renames the views, which nobody may have open, to `views.damaged-<n>` and returns that path.
-    /// Also for views that open but turn out not to verify.
+    /// Also for views that open but turn out not to go with the journal.
     ///
     /// # Errors
     ///
@@ -193,6 +193,20 @@ impl DataDir {
         Ok(to)
     }
 
+    /// Undoes [`set_views_aside`](Self::set_views_aside), which gave `aside`: those made since are no better,
+    /// so it was not the views. Nobody may have either open.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn put_views_back(&self, aside: &Path) -> Result<(), RowsError> {
+        let to = self.views_path();
+        fs::remove_dir_all(&to)
+            .and_then(|()| fs::rename(aside, &to))
+            .and_then(|()| sync::sync_dir(&self.path))
+            .map_err(|source| RowsError::from_io(to, source))
+    }
+
     /// Bytes that may still be written to the file system of the directory.
     ///
     /// # Errors
@@ -201,13 +215,4 @@ impl DataDir {
     pub fn free_bytes(&self) -> io::Result<u64> {
         sync::free_bytes(&self.path)
     }
-}
-
-/// Whether an error of reading says that the files are not what they should be, rather than that
-/// the disk fails: sled reports some corruption in these words.
-fn is_damage(error: &RowsError) -> bool {
-    matches!(error, RowsError::Io { source, .. } if matches!(
-        source.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound
-    ))
 }

@@ -89,6 +89,17 @@ impl RowsError {
         matches!(self, Self::Full { .. })
     }
 
+    /// Whether what is stored is not what it should be, rather than that the disk fails: sled reports some
+    /// corruption as an error of the system.
+    pub fn is_damage(&self) -> bool {
+        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } => matches!(source.kind(), UnexpectedEof | InvalidData | NotFound),
+            Self::Full { .. } => false,
+        }
+    }
+
     /// Sorts an error of the system into [`Full`](Self::Full) and [`Io`](Self::Io).
     pub(crate) fn from_io(path: PathBuf, source: io::Error) -> Self {
         if crate::journal::is_full(&source) { Self::Full { path, source } } else { Self::Io { path, source } }

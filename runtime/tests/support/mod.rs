@@ -16,7 +16,7 @@ use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::member::{Identifier, Profile};
 use punchline_engine::quantity::{Coins, Points};
 use punchline_engine::time::UnixMillis;
-use punchline_runtime::clock::{Clock, TokioClock};
+use punchline_runtime::clock::TokioClock;
 use punchline_runtime::committer::{Answer, Outcome};
 use punchline_runtime::node::{Node, NodeOptions, Recovery, Stores};
 use punchline_runtime::seal::Sealer;
@@ -38,9 +38,12 @@ pub fn try_start(disk: &MemoryDisk, courier: &Arc<ScriptedCourier>) -> Result<No
         return Err(format!("the views are at {checkpoint}, the journal ends at {}", report.head));
     }
     let stores = Stores { journal: Arc::new(journal), rows, free_bytes: Box::new(|| None) };
-    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(UnixMillis(1_790_000_000_000)));
-    let options = NodeOptions {
-        clock,
+    Node::start(stores, Recovery::default(), options(courier), None).map_err(|e| e.to_string())
+}
+
+pub fn options(courier: &Arc<ScriptedCourier>) -> NodeOptions {
+    NodeOptions {
+        clock: Arc::new(TokioClock::starting_at(UnixMillis(1_790_000_000_000))),
         courier: courier.clone(),
         sealer: Arc::new(Sealer::new(&[7; 32])),
         policy: EndpointPolicy { allow_http: true, allow_private: Vec::new() },
@@ -49,8 +52,7 @@ pub fn try_start(disk: &MemoryDisk, courier: &Arc<ScriptedCourier>) -> Result<No
         reserve_bytes: 0,
         checkpoint_interval: Duration::from_millis(50),
         members_cached: 100,
-    };
-    Node::start(stores, Recovery::default(), options, None).map_err(|e| e.to_string())
+    }
 }
 
 pub async fn submit(node: &Node, action: Action) -> Answer {

@@ -73,6 +73,16 @@ pub enum ViewsError {
     },
 }
 
+impl ViewsError {
+    /// Whether the views are to be set aside, rather than that the disk fails.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            ViewsError::Rows(error) => error.is_damage(),
+            ViewsError::Damaged { .. } | ViewsError::Version { .. } => true,
+        }
+    }
+}
+
 /// The views of all tenants.
 pub struct Views {
     rows: Arc<dyn Rows>,
