@@ -284,14 +284,14 @@ impl Views {
         match recorded.event {
             Event::MemberCreated(event) => {
                 let key = (recorded.tenant, event.member_id);
-                // Applied again after a crash, the row on disk may be newer than this event, and then so are
-                // its identifiers.
                 if self.member(key.0, key.1)?.is_none() {
                     for identifier in &event.identifiers {
                         self.set_owner(recorded.tenant, identifier, Some(event.member_id));
                     }
                     let member = Member::created_by(recorded).expect("the event creates a member");
                     self.active.members.insert(key, member);
+                } else {
+                    self.own_again(key)?;
                 }
             }
             Event::MemberUpdated(event) => {
@@ -301,6 +301,8 @@ impl Views {
                     let before = std::mem::take(&mut member.identifiers);
                     before.iter().for_each(|i| self.set_owner(tenant, i, None));
                     event.identifiers.iter().for_each(|i| self.set_owner(tenant, i, Some(event.member_id)));
+                } else {
+                    self.own_again((tenant, event.member_id))?;
                 }
                 self.member_mut((tenant, event.member_id))?.apply(recorded);
             }
@@ -336,6 +338,17 @@ impl Views {
         // Only what concerns the directory copies it.
         let concerns = punchline_engine::loyalty::tenant::concerns_directory(recorded.event);
         Ok(concerns && Arc::make_mut(&mut self.directory).apply(recorded))
+    }
+
+    /// Applied again after a crash, the member's row may be newer than the event, which changes nothing then.
+    /// But the row of the member that an identifier was taken over from may be older, and applying its part
+    /// once more leaves the identifier without an owner.
+    fn own_again(&mut self, (tenant, id): MemberKey) -> Result<(), ViewsError> {
+        let member = self.member(tenant, id)?.expect("the caller looked it up");
+        for identifier in member.identifiers.clone() {
+            self.set_owner(tenant, &identifier, Some(id));
+        }
+        Ok(())
     }
 
     fn set_owner(&mut self, tenant: Tenant, identifier: &Identifier, owner: Option<MemberId>) {
