@@ -5,6 +5,7 @@ mod support;
 use proptest::prelude::*;
 use punchline_engine::command::Action;
 use punchline_engine::event::{Event, EventType};
+use punchline_engine::loyalty::campaign::{Overflow, Punchcard};
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::time::UnixMillis;
@@ -101,6 +102,30 @@ fn one_consumption_tells_everything_that_follows() {
     assert_eq!(first.filter(|e| e.event_type() == EventType::ConsumptionFirst).count(), 1, "only once");
     let Event::PointsCredited(credited) = &events[2] else { panic!("{:?}", events[2]) };
     assert_eq!((credited.previous_balance.0, credited.new_balance.0), (40, 100));
+}
+
+#[test]
+fn a_row_that_is_shortened_is_completed_once() {
+    for (overflow, repeatable) in [(Overflow::Discard, true), (Overflow::CarryOver, false)] {
+        let mut world = World::new();
+        let shorten = |row_length| {
+            let mut campaign = campaign();
+            let card =
+                Punchcard { row_length, steps: Vec::new(), overflow, repeatable, ..campaign.punchcards[0].clone() };
+            campaign.punchcards = vec![card];
+            Action::UpdateCampaign { campaign, etag: None }
+        };
+        world.accept(shorten(10));
+        world.accept(register(1, true));
+        world.accept(consumption("c1 1 2026-09-01T10:00:00Z coffee×9"));
+        world.accept(shorten(5));
+        for n in 2..5 {
+            world.accept(consumption(&format!("c{n} 1 2026-09-01T10:00:00Z coffee")));
+        }
+        let all = world.journal.iter().flat_map(|(_, record)| &record.events);
+        let completed = all.filter(|e| e.event_type() == EventType::PunchcardCompleted).count();
+        assert_eq!((completed, world.balances(1).3), (1, 1), "{overflow:?}, repeatable: {repeatable}");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //!
 //! # Invariants
 //!
-//! - After every [`add`], `stamps < row_length`: a full row is exchanged in the decision that filled
-//!   it, so no query ever sees one.
+//! - After every [`add`] that keeps a stamp, `stamps < row_length`: a full row is exchanged in the decision
+//!   that filled it. Only a row that was shortened since shows more, until the next stamp.
+//! - Where no stamp is kept, nothing changes.
 //! - With carry-over on a repeatable card stamps are conserved: `stamps + rows * row_length` grows by
 //!   exactly what was added, however it is split.
 //!
@@ -36,20 +37,24 @@ pub struct Added {
 /// Adds `more` stamps to a card that has `stamps` in its row and `rows` full ones.
 pub fn add(card: &Punchcard, (stamps, rows): (Stamps, u64), more: u64) -> Added {
     let length = u64::from(card.row_length);
-    let room = length.saturating_sub(stamps.0);
-    let kept = match (card.repeatable, card.overflow) {
-        (false, _) if rows > 0 => 0,
-        (false, _) | (true, Overflow::Discard) => more.min(room),
-        (true, Overflow::CarryOver) => more,
+    // A row that was shortened may hold more than it has room for. Where nothing carries over, it lacks one stamp.
+    let shortened = stamps.0.min(length - 1);
+    let (before, kept) = match (card.repeatable, card.overflow) {
+        (false, _) if rows > 0 => (stamps.0, 0),
+        (false, _) | (true, Overflow::Discard) => (shortened, more.min(length - shortened)),
+        (true, Overflow::CarryOver) => (stamps.0, more),
     };
-    let total = stamps.0 + kept;
+    if kept == 0 {
+        return Added { stamps: stamps.0, rows_completed: rows, discarded: more, ..Added::default() };
+    }
+    let total = before + kept;
     let filled = total / length;
     let steps = (card.steps.iter())
         .map(|&step| {
             let at = u64::from(step);
             // How many of the marks step, step + length, … lie in (before, total].
             let passed = |upto: u64| if upto < at { 0 } else { (upto - at) / length + 1 };
-            (step, passed(total) - passed(stamps.0))
+            (step, passed(total) - passed(before))
         })
         .filter(|&(_, times)| times > 0)
         .collect();
@@ -105,6 +110,37 @@ mod tests {
             ",
         );
         check(&card(1, Overflow::CarryOver, true, &[]), "0/0 + 3 => 0/3 kept 3 lost 0 []");
+    }
+
+    /// The row had ten stamps when it was filled so far, and has five now.
+    #[test]
+    fn a_shortened_row_is_completed_once() {
+        check(
+            &card(5, Overflow::Discard, true, &[3]),
+            "
+            9/0 + 1 => 0/1 kept 1 lost 0 []
+            9/0 + 7 => 0/1 kept 1 lost 6 []
+            9/2 + 1 => 0/3 kept 1 lost 0 []
+            9/2 + 0 => 9/2 kept 0 lost 0 []
+            0/1 + 3 => 3/1 kept 3 lost 0 [(3, 1)]
+            ",
+        );
+        check(
+            &card(5, Overflow::CarryOver, false, &[3]),
+            "
+            9/0 + 7 => 0/1 kept 1 lost 6 []
+            0/1 + 7 => 0/1 kept 0 lost 7 []
+            9/1 + 7 => 9/1 kept 0 lost 7 []
+            ",
+        );
+        check(
+            &card(5, Overflow::CarryOver, true, &[3]),
+            "
+            9/0 + 1 => 0/2 kept 1 lost 0 []
+            9/0 + 0 => 9/0 kept 0 lost 0 []
+            ",
+        );
+        check(&card(1, Overflow::Discard, true, &[]), "9/0 + 3 => 0/1 kept 1 lost 2 []");
     }
 
     proptest! {
