@@ -108,6 +108,7 @@ pub enum OpenError {
 pub struct Submitter {
     jobs: Sender<Job>,
     permits: Arc<Semaphore>,
+    queue_max: usize,
     reads: Arc<Semaphore>,
     health: Arc<Health>,
 }
@@ -129,13 +130,15 @@ impl Submitter {
         answered.await.unwrap_or_else(|_| Err(self.gone().into()))
     }
 
-    /// Carries out commands in their order, each on its own; answers once all are on disk.
+    /// Carries out commands in their order, each on its own; answers once all are on disk. More than the
+    /// queue holds take all of it.
     ///
     /// # Errors
     ///
     /// [`Unavailable::QueueFull`] where too many wait and `patient` is false; a patient caller waits its turn.
     pub async fn submit_all(&self, commands: Vec<Command>, patient: bool) -> Result<Vec<Answer>, Unavailable> {
-        let count = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        // More places than there are would never be free, and whoever comes later waits behind.
+        let count = u32::try_from(commands.len().min(self.queue_max)).unwrap_or(u32::MAX);
         let permit = if patient {
             self.permits.clone().acquire_many_owned(count).await.map_err(|_| self.gone())?
         } else {
@@ -270,6 +273,7 @@ impl Node {
         let submitter = Submitter {
             jobs,
             permits: Arc::new(Semaphore::new(options.queue_max)),
+            queue_max: options.queue_max,
             reads: Arc::new(Semaphore::new(READS_MAX)),
             health: health.clone(),
         };

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use punchline_delivery::scripted::{ScriptedCourier, Step};
-use punchline_engine::command::Action;
+use punchline_engine::command::{Action, Command};
 use punchline_engine::dispatch::RowState;
 use punchline_engine::id::Sequence;
 use punchline_engine::rejection::Rejection;
 use punchline_runtime::committer::{Refusal, Unavailable};
+use punchline_runtime::node::NodeOptions;
 use punchline_runtime::sequencer::fold;
 use punchline_runtime::verify::verify;
 use punchline_storage::journal::Journal;
@@ -117,6 +118,29 @@ async fn a_power_cut_at_any_sync_loses_nothing_acknowledged() {
             assert!(acknowledged.is_empty() || verified.rows > 0, "there was something to compare");
         }
     }
+}
+
+#[tokio::test]
+async fn more_commands_than_the_queue_holds_take_all_of_it() {
+    let (disk, courier) = (MemoryDisk::new(), Arc::new(ScriptedCourier::new()));
+    let node = start_with(&disk, NodeOptions { queue_max: 4, ..options(&courier) }).unwrap();
+    set_up(&node).await;
+    for (patient, members) in [(true, 1..=10), (false, 11..=20)] {
+        let command = |n| Command { tenant: TENANT, request_id: None, action: register(n) };
+        let commands: Vec<Command> = members.map(command).collect();
+        let all = async {
+            loop {
+                // A place is given back just after the answer that it was held for.
+                match node.submitter().submit_all(commands.clone(), patient).await {
+                    Err(Unavailable::QueueFull) if !patient => tokio::task::yield_now().await,
+                    answered => return answered.unwrap(),
+                }
+            }
+        };
+        let answers = tokio::time::timeout(Duration::from_secs(5), all).await.expect("there is a place some time");
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 10, "patient: {patient}");
+    }
+    node.close().await;
 }
 
 /// The journal of a node that took in some members and consumptions.

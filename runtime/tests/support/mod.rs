@@ -31,6 +31,10 @@ pub fn start(disk: &MemoryDisk, courier: &Arc<ScriptedCourier>) -> Node {
 }
 
 pub fn try_start(disk: &MemoryDisk, courier: &Arc<ScriptedCourier>) -> Result<Node, String> {
+    start_with(disk, options(courier))
+}
+
+pub fn start_with(disk: &MemoryDisk, options: NodeOptions) -> Result<Node, String> {
     let rows = Arc::new(disk.rows());
     let checkpoint = punchline_storage::views::Views::open(rows.clone(), 1).map_err(|e| e.to_string())?.checkpoint();
     let (journal, report) = disk.journal(checkpoint.0).map_err(|e| e.to_string())?;
@@ -38,7 +42,7 @@ pub fn try_start(disk: &MemoryDisk, courier: &Arc<ScriptedCourier>) -> Result<No
         return Err(format!("the views are at {checkpoint}, the journal ends at {}", report.head));
     }
     let stores = Stores { journal: Arc::new(journal), rows, free_bytes: Box::new(|| None) };
-    Node::start(stores, Recovery::default(), options(courier), None).map_err(|e| e.to_string())
+    Node::start(stores, Recovery::default(), options, None).map_err(|e| e.to_string())
 }
 
 pub fn options(courier: &Arc<ScriptedCourier>) -> NodeOptions {
