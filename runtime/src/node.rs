@@ -16,6 +16,7 @@ use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_engine::command::Command;
 use punchline_engine::id::Sequence;
 use punchline_engine::loyalty::tenant::Directory;
+use punchline_engine::time::UnixMillis;
 use punchline_storage::data_dir::{DataDir, DataDirError, DataDirOptions};
 use punchline_storage::journal::{Journal, JournalError};
 use punchline_storage::memory::MemoryDisk;
@@ -27,7 +28,7 @@ use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::feed::Feed;
+use crate::feed::{self, Feed};
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
 use crate::verify::{Verified, VerifyError};
@@ -251,7 +252,8 @@ impl Node {
             write_behind: overlay_tx,
             written,
         };
-        let sequencer = Sequencer::new(parts, views);
+        let last_time = last_time(&*parts.journal, &*parts.clock)?;
+        let sequencer = Sequencer::new(parts, views, last_time);
         let writing = Arc::new(std::sync::Mutex::new(()));
         let (rows_behind, gate, failed) = (rows.clone(), writing.clone(), health.clone());
         let threads = vec![
@@ -527,6 +529,20 @@ fn recover(
     recovery.head = Sequence(journal.head());
     recovery.events_applied = applied;
     Ok((rows, views))
+}
+
+/// When the journal's last record was decided: the clock may have been set back since.
+fn last_time(journal: &dyn Journal, clock: &dyn Clock) -> Result<UnixMillis, OpenError> {
+    let last = match journal.head() {
+        0 => None,
+        head => feed::record_at(journal, Sequence(head)).map_err(FoldError::from)?,
+    };
+    let last_time = last.map_or(UnixMillis(0), |last| last.record.time);
+    let behind_ms = last_time.0.saturating_sub(clock.now().0);
+    if behind_ms > 0 {
+        tracing::warn!(behind_ms, "the clock is behind the journal, whose time stands still until then");
+    }
+    Ok(last_time)
 }
 
 /// A thread whose end by a bug stops the node, loudly.

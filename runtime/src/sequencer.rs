@@ -12,6 +12,7 @@
 //! - What was decided is applied at once, so the next command sees it, in the same batch or a later one.
 //! - Reads run here too and are answered with the batch, so nobody ever sees what a crash could undo.
 //! - The views' overlay goes to disk only when everything in it is in the journal.
+//! - Times in the journal never decrease, whatever the clock does and across restarts.
 //! - After a failed append the working set is thrown away and folded anew from what is on disk.
 //!
 //! # What is absent on purpose
@@ -168,7 +169,8 @@ pub(crate) struct Sequencer {
 }
 
 impl Sequencer {
-    pub(crate) fn new(parts: Parts, views: Views) -> Sequencer {
+    /// Continues a journal whose last record was decided at `last_time`.
+    pub(crate) fn new(parts: Parts, views: Views, last_time: UnixMillis) -> Sequencer {
         let mut sequencer = Sequencer {
             directory: views.directory().clone(),
             views,
@@ -177,7 +179,7 @@ impl Sequencer {
             encoded: Vec::new(),
             next: Sequence(0),
             previous_hash: BlockHash::NONE,
-            last_time: UnixMillis(0),
+            last_time,
             recent: VecDeque::new(),
             since_checkpoint: Stopwatch::start(),
             checkpoint_asked: false,

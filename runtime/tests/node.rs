@@ -10,6 +10,8 @@ use punchline_engine::command::{Action, Command};
 use punchline_engine::dispatch::RowState;
 use punchline_engine::id::Sequence;
 use punchline_engine::rejection::Rejection;
+use punchline_engine::time::UnixMillis;
+use punchline_runtime::clock::TokioClock;
 use punchline_runtime::committer::{Refusal, Unavailable};
 use punchline_runtime::node::NodeOptions;
 use punchline_runtime::sequencer::fold;
@@ -118,6 +120,25 @@ async fn a_power_cut_at_any_sync_loses_nothing_acknowledged() {
             assert!(acknowledged.is_empty() || verified.rows > 0, "there was something to compare");
         }
     }
+}
+
+#[tokio::test]
+async fn the_journals_time_never_goes_back() {
+    let (mut disk, courier) = (MemoryDisk::new(), Arc::new(ScriptedCourier::new()));
+    let day = 86_400_000;
+    let mut times = Vec::new();
+    for (n, clock) in [3 * day, day, 2 * day, 4 * day].into_iter().enumerate() {
+        let clock = Arc::new(TokioClock::starting_at(UnixMillis(1_790_000_000_000 + clock)));
+        let node = start_with(&disk, NodeOptions { clock, ..options(&courier) }).unwrap();
+        if n == 0 {
+            set_up(&node).await;
+        }
+        let at = accepted(&node, register(n as u128)).await;
+        times.push(node.feed().record_at(at).unwrap().unwrap().record.time);
+        node.close().await;
+        disk = disk.after_kill();
+    }
+    assert!(times.is_sorted() && times[0] == times[2] && times[2] < times[3], "{times:?}");
 }
 
 #[tokio::test]
