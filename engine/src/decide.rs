@@ -28,6 +28,11 @@ use crate::time::UnixMillis;
 
 /// Most sequences in one redrive command.
 pub const REDRIVE_MAX: usize = 1_000;
+/// Most bytes of a record: what a block of the journal holds, which the sequencer checks to the byte. Here it
+/// bounds what is worked out for nothing: 200 lines by 500 rules by 100 cards are ten million events.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// What an event that a rule gives takes in a record at the least; a test in `storage` holds it.
+pub const EARNED_EVENT_BYTES_MIN: usize = 12;
 
 /// What a command is decided against.
 #[derive(Debug)]
@@ -533,6 +538,10 @@ impl Earning<'_> {
         card: &mut Card,
         cap_uses: &mut Vec<CapUse>,
     ) -> Result<(), Rejection> {
+        let bytes = self.events.len() * EARNED_EVENT_BYTES_MIN;
+        if bytes > RECORD_BYTES_MAX {
+            return Err(Rejection::RecordTooLarge { bytes, max: RECORD_BYTES_MAX });
+        }
         let at = self.consumption.consumed_at;
         let quantity = self.consumption.lines[line as usize].quantity.units();
         let mut units = quantity;

@@ -5,9 +5,10 @@ mod support;
 use proptest::prelude::*;
 use punchline_engine::command::Action;
 use punchline_engine::event::{Event, EventType};
-use punchline_engine::loyalty::campaign::{Overflow, Punchcard};
+use punchline_engine::loyalty::campaign::{EarningRule, Overflow, Punchcard};
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::ledger::Currency;
+use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use support::*;
 
@@ -125,6 +126,21 @@ fn a_row_that_is_shortened_is_completed_once() {
         let all = world.journal.iter().flat_map(|(_, record)| &record.events);
         let completed = all.filter(|e| e.event_type() == EventType::PunchcardCompleted).count();
         assert_eq!((completed, world.balances(1).3), (1, 1), "{overflow:?}, repeatable: {repeatable}");
+    }
+}
+
+#[test]
+fn more_than_a_record_holds_is_refused_before_it_is_worked_out() {
+    let mut world = check("");
+    let mut campaign = campaign();
+    let coffee = campaign.rules[0].clone();
+    campaign.rules = (0..500).map(|n| EarningRule { id: format!("r{n}").parse().unwrap(), ..coffee.clone() }).collect();
+    world.accept(Action::UpdateCampaign { campaign, etag: None });
+    let lines = |n| consumption(&format!("c{n} 1 2026-09-01T10:00:00Z {}", "coffee ".repeat(n)));
+    assert!(world.submit(lines(40)).is_ok(), "40 lines by 500 rules by three events are within bounds");
+    match world.submit(lines(200)) {
+        Err(Rejection::RecordTooLarge { bytes, max }) => assert!(bytes > max && bytes < max + max / 10, "{bytes}"),
+        other => panic!("{} events", other.unwrap().len()),
     }
 }
 

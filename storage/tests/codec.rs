@@ -11,13 +11,16 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use punchline_engine::decide;
 use punchline_engine::dispatch::subscription::BasicAuth;
 use punchline_engine::dispatch::{
     AttemptLog, DeliveryProgress, DeliveryRow, DeliveryState, EventSelection, RetrySchedule, RowState as Row,
     Subscription, SubscriptionState,
 };
 use punchline_engine::event::*;
-use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{
+    AdvertiserId, CampaignId, Environment, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId, Tenant,
+};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::ledger::{Currency, House, HouseAccount};
@@ -25,6 +28,7 @@ use punchline_engine::loyalty::member::{CapUse, Card, Identifier, IdentifierKind
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
+use punchline_storage::block::RECORD_BYTES_MAX;
 use punchline_storage::codec::*;
 use uuid::Uuid;
 
@@ -458,6 +462,118 @@ fn nothing_is_repeated() {
     let bytes = encode_record(&sample(EventType::PointsCredited));
     for once in [member(1).0.as_bytes().as_slice(), b"cons-1", b"SKU-1", b"SKU-2"] {
         assert_eq!(bytes.windows(once.len()).filter(|w| *w == once).count(), 1, "{once:?}");
+    }
+}
+
+/// What a rule can give, as small as that can be beside a consumption "c" of member 1 with one line "s".
+fn smallest_earned() -> [Event; 8] {
+    let (member_id, consumption_id, sku) = (member(1), String::from("c"), String::from("s"));
+    let (campaign_id, rule_id, punchcard_id) = ("c".parse().unwrap(), "r".parse().unwrap(), "p".parse().unwrap());
+    let origin = || Origin::Consumption {
+        consumption_id: consumption_id.clone(),
+        line: 0,
+        sku: sku.clone(),
+        rule_id: "r".parse().unwrap(),
+    };
+    let campaign_id = || CampaignId::clone(&campaign_id);
+    let punchcard_id = || PunchcardId::clone(&punchcard_id);
+    let none = RowState { stamps: Stamps(0), rows_completed: 0 };
+    [
+        ConsumptionMatched {
+            consumption_id: consumption_id.clone(),
+            member_id,
+            campaign_id: campaign_id(),
+            rule_id: RuleId::clone(&rule_id),
+            line: 0,
+            sku: sku.clone(),
+            units: 1,
+        }
+        .into(),
+        ConsumptionRejected {
+            consumption_id: consumption_id.clone(),
+            member_id,
+            reason: Unrewarded::CapReached,
+            line: 0,
+            sku: sku.clone(),
+            units: 1,
+            campaign_id: Some(campaign_id()),
+            rule_id: Some(rule_id.clone()),
+        }
+        .into(),
+        PointsCredited {
+            member_id,
+            campaign_id: campaign_id(),
+            amount: Points(1),
+            previous_balance: Points(0),
+            new_balance: Points(1),
+            origin: origin(),
+        }
+        .into(),
+        CoinsChanged {
+            member_id,
+            amount: Coins(1),
+            previous_balance: Coins(0),
+            new_balance: Coins(1),
+            origin: origin(),
+        }
+        .into(),
+        PunchcardStampsReceived {
+            member_id,
+            campaign_id: campaign_id(),
+            punchcard_id: punchcard_id(),
+            stamps: Stamps(1),
+            row_length: 1,
+            previous: none,
+            new: none,
+            origin: origin(),
+        }
+        .into(),
+        PunchcardStepCompleted {
+            member_id,
+            campaign_id: campaign_id(),
+            punchcard_id: punchcard_id(),
+            step: 1,
+            times: 1,
+        }
+        .into(),
+        PunchcardCompleted {
+            member_id,
+            campaign_id: campaign_id(),
+            punchcard_id: punchcard_id(),
+            rows: 1,
+            rows_completed: 1,
+        }
+        .into(),
+        PunchcardStampsDiscarded {
+            member_id,
+            campaign_id: campaign_id(),
+            punchcard_id: punchcard_id(),
+            stamps: Stamps(1),
+            origin: origin(),
+        }
+        .into(),
+    ]
+}
+
+/// `decide` gives up where so many events have more bytes than a record holds.
+#[test]
+fn no_earned_event_is_smaller_than_decide_counts_on() {
+    const { assert!(RECORD_BYTES_MAX <= decide::RECORD_BYTES_MAX, "decide refuses what a record holds") };
+    let recorded = ConsumptionRecorded {
+        consumption_id: "c".into(),
+        member_id: member(1),
+        consumed_at: NOW,
+        lines: vec![Line { sku: "s".into(), product_name: None, quantity: Quantity::new(1).unwrap() }],
+        identifiers_digest: 1,
+    };
+    let bytes = |events| {
+        let key = Some(CommandKey::Consumption("c".into()));
+        encode_record(&Record { tenant: TENANT, time: NOW, member: Some(member(1)), key, events }).len()
+    };
+    let alone = bytes(vec![recorded.clone().into()]);
+    for event in smallest_earned() {
+        let taken = bytes(vec![recorded.clone().into(), event.clone()]) - alone;
+        assert!(taken >= decide::EARNED_EVENT_BYTES_MIN, "{taken} bytes: {event:?}");
     }
 }
 
