@@ -25,6 +25,9 @@ use tokio::sync::{Notify, watch};
 
 /// Events kept in memory for followers: the last second or so under full load.
 const EVENTS_KEPT_MAX: u64 = 16_384;
+/// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
+/// or two; a single report of deliveries may take one.
+const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
 
 /// How reading the journal failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +53,15 @@ pub struct Stored {
     /// The record.
     pub record: Record,
     types: u64,
+    /// In the journal.
+    bytes: usize,
 }
 
 impl Stored {
-    /// A record whose first event has the position `first`.
-    pub fn new(first: Sequence, record: Record) -> Stored {
+    /// A record whose first event has the position `first`, and which takes `bytes` in the journal.
+    pub fn new(first: Sequence, record: Record, bytes: usize) -> Stored {
         let types = record.events.iter().fold(0, |types, event| types | bit(event.event_type()));
-        Stored { first, record, types }
+        Stored { first, record, types, bytes }
     }
 
     /// Position of its last event.
@@ -129,7 +134,10 @@ pub struct Feed {
 
 struct Inner {
     recent: VecDeque<Arc<Stored>>,
+    /// In `recent`.
     events: u64,
+    /// In `recent`.
+    bytes: usize,
     head: Sequence,
     followers: BTreeMap<u64, FollowerState>,
     next_follower: u64,
@@ -154,7 +162,8 @@ impl Feed {
     /// A feed over what the journal has.
     pub fn new(journal: Arc<dyn Journal>) -> Arc<Feed> {
         let head = Sequence(journal.head());
-        let inner = Inner { recent: VecDeque::new(), events: 0, head, followers: BTreeMap::new(), next_follower: 0 };
+        let (recent, followers) = (VecDeque::new(), BTreeMap::new());
+        let inner = Inner { recent, events: 0, bytes: 0, head, followers, next_follower: 0 };
         Arc::new(Feed { journal, head: watch::channel(head).0, inner: Mutex::new(inner) })
     }
 
@@ -173,6 +182,7 @@ impl Feed {
         for stored in records {
             inner.head = stored.last();
             inner.events += stored.record.events.len() as u64;
+            inner.bytes += stored.bytes;
             for follower in inner.followers.values_mut().filter(|f| f.asleep) {
                 if follower.wanted.wants_any(&stored) {
                     follower.asleep = false;
@@ -182,9 +192,10 @@ impl Feed {
                 }
             }
             inner.recent.push_back(stored);
-            while inner.events > EVENTS_KEPT_MAX {
+            while inner.events > EVENTS_KEPT_MAX || inner.bytes > BYTES_KEPT_MAX {
                 let oldest = inner.recent.pop_front().expect("there are events");
                 inner.events -= oldest.record.events.len() as u64;
+                inner.bytes -= oldest.bytes;
             }
         }
         let head = inner.head;
@@ -244,7 +255,8 @@ impl Feed {
         let mut events = Vec::new();
         for (first, _, bytes) in block.records() {
             let record = decode(first, bytes)?;
-            wanted.select(&Arc::new(Stored::new(Sequence(first), record)), position, &mut events);
+            let stored = Stored::new(Sequence(first), record, bytes.len());
+            wanted.select(&Arc::new(stored), position, &mut events);
         }
         Ok(Page { events, next: Sequence(block.last_sequence() + 1), from_journal: true })
     }
@@ -258,7 +270,7 @@ impl Feed {
 pub fn record_at(journal: &dyn Journal, sequence: Sequence) -> Result<Option<Arc<Stored>>, ReadError> {
     let Some(block) = journal.read(sequence.0)? else { return Ok(None) };
     let Some((first, _, bytes)) = block.record_at(sequence.0) else { return Ok(None) };
-    Ok(Some(Arc::new(Stored::new(Sequence(first), decode(first, bytes)?))))
+    Ok(Some(Arc::new(Stored::new(Sequence(first), decode(first, bytes)?, bytes.len()))))
 }
 
 /// Decodes a record of the journal.
@@ -339,5 +351,49 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.feed.lock().followers.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use punchline_engine::event::MemberUnblocked;
+    use punchline_engine::id::{AdvertiserId, Environment};
+    use punchline_engine::time::UnixMillis;
+    use punchline_storage::memory::MemoryDisk;
+    use uuid::Uuid;
+
+    /// Publishes `records` of so many events and bytes each; gives how many records are kept.
+    fn kept(records: u64, events: u64, bytes: usize) -> usize {
+        let (journal, _) = MemoryDisk::new().journal(1).expect("an empty journal");
+        let feed = Feed::new(Arc::new(journal));
+        let record = Record {
+            tenant: Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production },
+            time: UnixMillis(0),
+            member: None,
+            key: None,
+            events: (0..events).map(|_| MemberUnblocked { member_id: MemberId(Uuid::nil()) }.into()).collect(),
+        };
+        let stored = |n| Arc::new(Stored::new(Sequence(n * events + 1), record.clone(), bytes));
+        feed.publish((0..records).map(stored));
+        assert_eq!(feed.head(), Sequence(records * events));
+        let inner = feed.lock();
+        assert_eq!((inner.events, inner.bytes), (inner.recent.len() as u64 * events, inner.recent.len() * bytes));
+        inner.recent.len()
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_events_and_by_bytes() {
+        let mib = 1024 * 1024;
+        for (records, events, bytes, expected) in [
+            (100, 4, 300, 100),
+            (5_000, 4, 300, 4_096),
+            (100, 1, mib, 64),
+            (100, 4, 0, 100),
+            (2, 20_000, 300, 0),
+            (2, 1, 65 * mib, 0),
+        ] {
+            assert_eq!(kept(records, events, bytes), expected, "{records} of {events} events and {bytes} bytes");
+        }
     }
 }

@@ -364,7 +364,7 @@ impl Sequencer {
                 .push(&self.encoded, events as u32)
                 .expect("a record that is not too large fits an empty block");
         }
-        let stored = Arc::new(Stored::new(self.next, record));
+        let stored = Arc::new(Stored::new(self.next, record, self.encoded.len()));
         self.next = Sequence(self.next.0 + events);
         self.batch.records.push(stored.clone());
         self.recent.push_back(stored.clone());
