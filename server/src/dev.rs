@@ -4,13 +4,15 @@
 //!
 //! - It listens on loopback only: everybody knows its credentials.
 //! - Loading is idempotent: a second start finds everything there and writes nothing.
+//! - The known key pair is in force in no journal that is served without `--dev`, and `--dev` brings it
+//!   into none that it did not begin: both have the same data directory by default.
 
 use std::io::Write as _;
 
 use punchline_engine::command::{Action, Command};
-use punchline_engine::id::{AdvertiserId, Environment, Tenant};
+use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
-use punchline_engine::loyalty::tenant::{Credential, Scope};
+use punchline_engine::loyalty::tenant::{Credential, Directory, Scope};
 use punchline_engine::rejection::Rejection;
 use punchline_runtime::committer::{Outcome, Refusal};
 use punchline_runtime::ids;
@@ -53,6 +55,29 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         Some((key, address)) => Err(StartError::NotLoopback { key, address }),
         None => Ok(()),
     }
+}
+
+/// Refuses real data with `--dev`, and the known key pair without.
+///
+/// # Errors
+///
+/// [`StartError::NotDevData`]; [`StartError::KnownCredentials`], with whose they are.
+pub fn check_journal(directory: &Directory, is_dev: bool) -> Result<(), StartError> {
+    let known = known_credentials(directory);
+    match (known, is_dev) {
+        (None, true) if !directory.advertisers.is_empty() => Err(StartError::NotDevData),
+        (Some(tenant), false) => Err(StartError::KnownCredentials { tenant }),
+        _ => Ok(()),
+    }
+}
+
+/// Where the known key pair is in force.
+fn known_credentials(directory: &Directory) -> Option<Tenant> {
+    let key: CredentialId = API_KEY.parse().expect("a valid api key");
+    let secret_hash = auth::hash(API_SECRET);
+    let is_known = |c: &Credential| c.secret_hash == secret_hash && c.revoked_at.is_none();
+    let mut tenants = directory.tenants.iter();
+    tenants.find(|(_, config)| config.credentials.get(&key).is_some_and(is_known)).map(|(tenant, _)| *tenant)
 }
 
 /// Makes sure that advertiser, keys, campaign and member are there, in both environments.
@@ -172,6 +197,43 @@ pub(crate) fn tell(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use punchline_engine::event::{AdvertiserCreated, CredentialIssued, CredentialRevoked, Event, Recorded};
+    use punchline_engine::id::Sequence;
+    use punchline_engine::time::UnixMillis;
+
+    fn issued(id: &str, secret: &str) -> Event {
+        let credential = Credential {
+            id: id.parse().expect("a slug"),
+            secret_hash: auth::hash(secret),
+            scopes: Vec::new(),
+            description: String::new(),
+            created_at: UnixMillis(0),
+            revoked_at: None,
+        };
+        CredentialIssued { credential }.into()
+    }
+
+    #[test]
+    fn known_credentials_and_real_data_stay_apart() {
+        let created = || AdvertiserCreated { advertiser_id: ADVERTISER, name: "Velo".into() }.into();
+        let revoked = || CredentialRevoked { credential_id: API_KEY.parse().expect("a slug") }.into();
+        for (what, events, dev_starts, plain_starts) in [
+            ("nothing", vec![], true, true),
+            ("real data", vec![created(), issued("key", "secret")], false, true),
+            ("another secret", vec![created(), issued(API_KEY, "secret")], false, true),
+            ("dev data", vec![created(), issued(API_KEY, API_SECRET)], true, false),
+            ("revoked", vec![created(), issued(API_KEY, API_SECRET), revoked()], false, true),
+        ] {
+            let mut directory = Directory::default();
+            let tenant = Tenant { advertiser: ADVERTISER, environment: Environment::Production };
+            for (event, sequence) in events.iter().zip((1..).map(Sequence)) {
+                let recorded = Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant, member: None, event };
+                directory.apply(&recorded);
+            }
+            let starts = |is_dev| check_journal(&directory, is_dev).is_ok();
+            assert_eq!((starts(true), starts(false)), (dev_starts, plain_starts), "{what}");
+        }
+    }
 
     #[test]
     fn the_embedded_campaign_is_valid() {
