@@ -11,11 +11,10 @@ use punchline_engine::rejection::Rejection;
 use punchline_proto::v1;
 use punchline_proto::v1::ingest_service_server::IngestService;
 use punchline_runtime::committer::Refusal;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use v1::consumption_result::Outcome as Wire;
 
-use super::{Answer, Api};
+use super::{Answer, Api, Authorized};
 use crate::convert;
 use crate::ingest;
 use crate::refuse::Refused;
@@ -85,7 +84,7 @@ impl IngestService for Api {
         request: Request<Streaming<v1::StreamConsumptionsRequest>>,
     ) -> Answer<Self::StreamConsumptionsStream> {
         let (metadata, _, messages) = request.into_parts();
-        let caller = Authorized { api: self.clone(), metadata };
+        let caller = Authorized { api: self.clone(), metadata, scope: Scope::Ingest };
         caller.tenant()?;
         let caller = Arc::new(caller);
         let mut down = self.down.clone();
@@ -97,18 +96,6 @@ impl IngestService for Api {
             .buffered(CHUNKS_MAX)
             .flat_map(stream::iter);
         Ok(Response::new(results.boxed()))
-    }
-}
-
-/// Who sends a stream: asked again for each chunk, since a stream may outlive its token.
-struct Authorized {
-    api: Api,
-    metadata: MetadataMap,
-}
-
-impl Authorized {
-    fn tenant(&self) -> Result<Tenant, Refused> {
-        self.api.caller(&self.metadata)?.require(Scope::Ingest)
     }
 }
 

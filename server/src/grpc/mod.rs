@@ -9,7 +9,8 @@
 //!
 //! # Invariants
 //!
-//! - The first thing every call does is to find its tenant, through [`Api::tenant`] or [`Api::operator`].
+//! - The first thing every call does is to find its tenant, through [`Api::tenant`] or [`Api::operator`];
+//!   one that streams finds it again for each part, through [`Authorized`].
 //! - What reads the journal's blocks runs on the blocking pool.
 
 mod admin;
@@ -134,6 +135,19 @@ impl Api {
         let id = crate::convert::id("subscription_id", id)?;
         let entry = self.config(tenant)?.subscriptions.get(&id).cloned();
         entry.ok_or_else(|| Refused::not_found("SUBSCRIPTION_NOT_FOUND", "subscription", id))
+    }
+}
+
+/// Who has a stream open: asked again for each part of it, since a stream may outlive its token.
+struct Authorized {
+    api: Api,
+    metadata: MetadataMap,
+    scope: Scope,
+}
+
+impl Authorized {
+    fn tenant(&self) -> Result<Tenant, Refused> {
+        self.api.caller(&self.metadata)?.require(self.scope)
     }
 }
 

@@ -460,6 +460,17 @@ async fn subscriptions_deliveries_and_events() {
         });
     }
     assert_eq!(kinds, ["points.credited", "caught up", "points.credited", "heartbeat"]);
+    let mut admin = AdminServiceClient::new(running.operator_for("1000000001"));
+    admin.revoke_credential(v1::RevokeCredentialRequest { api_key: "key-1000000001".into() }).await.expect("revoked");
+    let until_refused = async {
+        loop {
+            if let Err(status) = stream.next().await.expect("ends with why") {
+                break status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(5), until_refused).await.expect("a stream ends with its key");
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "INVALID_CREDENTIALS"));
     running.end().await;
 }
 
