@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use punchline_engine::id::Tenant;
-use punchline_engine::loyalty::consumption::Receipt;
+use punchline_engine::loyalty::consumption::{Consumption, Receipt};
 use punchline_engine::loyalty::tenant::Scope;
-use punchline_engine::rejection::Rejection;
+use punchline_engine::rejection::{InvalidField, Rejection};
 use punchline_proto::v1;
 use punchline_proto::v1::ingest_service_server::IngestService;
 use punchline_runtime::committer::Refusal;
@@ -23,6 +23,8 @@ use crate::refuse::Refused;
 const BATCH_MAX: usize = 1_000;
 /// Messages of a stream that are taken in at once: what has arrived, up to so many.
 const CHUNK_MAX: usize = 256;
+/// Lines of these messages, which bound the bytes of a chunk: some 2 MiB, where all are as long as may be.
+const CHUNK_LINES_MAX: usize = 4_096;
 /// Chunks of one stream under way at once: one syncs, one is decided, and two arrive.
 const CHUNKS_MAX: usize = 4;
 
@@ -67,8 +69,10 @@ impl IngestService for Api {
             return Err(Refused::field("consumptions", count.to_string(), "must be 1 to 1000").into());
         }
         self.within_limit(tenant, count)?;
-        let raws = request.consumptions.into_iter().map(convert::consumption).collect();
-        let results = ingest::record_all(&self.state.node, tenant, raws, false).await;
+        let node = &self.state.node;
+        let check = |given| ingest::check(node, convert::consumption(given));
+        let checked = request.consumptions.into_iter().map(check).collect();
+        let results = ingest::record_all(node, tenant, checked, false).await;
         // Where none was looked at, the call as a whole is to be tried again.
         if let Some(Err(Refusal::Unavailable(why))) = results.first()
             && results.iter().all(|result| matches!(result, Err(Refusal::Unavailable(_))))
@@ -89,9 +93,13 @@ impl IngestService for Api {
         let caller = Arc::new(caller);
         let mut down = self.down.clone();
         let going_down = async move { drop(down.wait_for(|down| *down).await) };
-        let results = messages
-            .take_until(going_down)
-            .ready_chunks(CHUNK_MAX)
+        let node = self.state.node.clone();
+        // Checked one by one: decoded and unchecked, a message may take many times its bytes on the wire.
+        let check = move |message: Result<v1::StreamConsumptionsRequest, Status>| {
+            let given = message?.consumption;
+            Ok(given.map(|given| ingest::check(&node, convert::consumption(given))))
+        };
+        let results = chunks(messages.take_until(going_down).map(check))
             .map(move |chunk| take_in(caller.clone(), chunk))
             .buffered(CHUNKS_MAX)
             .flat_map(stream::iter);
@@ -99,22 +107,44 @@ impl IngestService for Api {
     }
 }
 
+/// A message of a stream, checked; `None` where nothing was in it.
+type Message = Result<Option<Result<Consumption, InvalidField>>, Status>;
+
+/// What has arrived, in chunks that are bounded in messages and in lines.
+fn chunks(messages: impl Stream<Item = Message> + Send + 'static) -> impl Stream<Item = Vec<Message>> + Send {
+    let lines = |message: &Message| match message {
+        Ok(Some(Ok(consumption))) => consumption.lines.len(),
+        _ => 0,
+    };
+    stream::unfold(Box::pin(messages.fuse()), move |mut messages| async move {
+        let first = messages.next().await?;
+        let mut lines_taken = lines(&first);
+        let mut chunk = vec![first];
+        while chunk.len() < CHUNK_MAX && lines_taken < CHUNK_LINES_MAX {
+            let Some(Some(message)) = messages.next().now_or_never() else { break };
+            lines_taken += lines(&message);
+            chunk.push(message);
+        }
+        Some((chunk, messages))
+    })
+}
+
 type Results = Vec<Result<v1::StreamConsumptionsResponse, Status>>;
 
 /// One result for each message; the end of the messages, if it is not a good one, comes last.
-async fn take_in(caller: Arc<Authorized>, chunk: Vec<Result<v1::StreamConsumptionsRequest, Status>>) -> Results {
+async fn take_in(caller: Arc<Authorized>, chunk: Vec<Message>) -> Results {
     let tenant = match caller.tenant() {
         Ok(tenant) => tenant,
         Err(refused) => return vec![Err(refused.into())],
     };
     let mut broken = None;
     let mut empty = Vec::with_capacity(chunk.len());
-    let mut raws = Vec::with_capacity(chunk.len());
+    let mut checked = Vec::with_capacity(chunk.len());
     for message in chunk {
         match message {
-            Ok(v1::StreamConsumptionsRequest { consumption }) => {
+            Ok(consumption) => {
                 empty.push(consumption.is_none());
-                raws.extend(consumption.map(convert::consumption));
+                checked.extend(consumption);
             }
             Err(status) => broken = Some(Err(status)),
         }
@@ -123,9 +153,9 @@ async fn take_in(caller: Arc<Authorized>, chunk: Vec<Result<v1::StreamConsumptio
         let answer = |_| Ok(v1::StreamConsumptionsResponse { result: Some(error(refused.clone())) });
         return empty.into_iter().map(answer).chain(broken).collect();
     }
-    let mut recorded = match raws.is_empty() {
+    let mut recorded = match checked.is_empty() {
         true => Vec::new(),
-        false => ingest::record_all(&caller.api.state.node, tenant, raws, true).await,
+        false => ingest::record_all(&caller.api.state.node, tenant, checked, true).await,
     }
     .into_iter();
     let results = empty.into_iter().filter_map(|empty| match empty {
@@ -152,5 +182,40 @@ fn result(recorded: Result<Receipt, Refusal>) -> v1::ConsumptionResult {
     match recorded {
         Ok(receipt) => v1::ConsumptionResult { outcome: Some(Wire::Receipt(convert::receipt(receipt))) },
         Err(refusal) => error(refused(refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
+    use punchline_engine::time::UnixMillis;
+
+    fn message(lines: usize) -> Message {
+        let raw = RawConsumption {
+            consumption_id: "I1".into(),
+            consumed_at: "2025-04-25T12:34:00Z".into(),
+            identifiers: vec![("email".into(), "user@example.com".into())],
+            lines: vec![RawLine { sku: "review".into(), product_name: String::new(), quantity: 1.0 }; lines],
+        };
+        Ok(Some(raw.check(UnixMillis(1_790_000_000_000))))
+    }
+
+    #[tokio::test]
+    async fn chunks_are_bounded() {
+        for (messages, lines, expected) in [
+            (300, 1, vec![256, 44]),
+            (50, 200, vec![21, 21, 8]),
+            // Invalid ones hold nothing.
+            (300, 201, vec![256, 44]),
+            (0, 1, vec![]),
+        ] {
+            let messages = stream::iter((0..messages).map(move |_| message(lines)));
+            let sizes: Vec<usize> = chunks(messages).map(|chunk| chunk.len()).collect().await;
+            assert_eq!(sizes, expected, "{lines} lines");
+        }
+        let pending = stream::iter([message(1), message(1)]).chain(stream::pending());
+        let arrived = Box::pin(chunks(pending)).next().await.expect("some have arrived");
+        assert_eq!(arrived.len(), 2, "what has arrived does not wait for more");
     }
 }
