@@ -488,6 +488,10 @@ async fn a_limit_and_the_framework_refuse_with_reasons() {
 
     let long = v1::Consumption { consumption_id: "x".repeat(5 * 1024 * 1024), ..consumption("", 1.0) };
     let request = v1::RecordConsumptionRequest { consumption: Some(long) };
+    let mut nobody = IngestServiceClient::new(running.with(&[]));
+    let refused = nobody.record_consumption(request.clone()).await.expect_err("unknown");
+    let unknown = (Code::Unauthenticated, "CREDENTIALS_MISSING");
+    assert_eq!((refused.code(), reason(&refused).as_str()), unknown, "known before the message is read");
     let refused = ingest.record_consumption(request).await.expect_err("too large");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::OutOfRange, "MESSAGE_TOO_LARGE"));
 
