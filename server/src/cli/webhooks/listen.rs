@@ -129,7 +129,7 @@ impl Listener {
         let text =
             |name: &str| arrival.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).unwrap_or("-");
         let event_type = arrival.pointer("/body/type").and_then(Value::as_str).unwrap_or("-");
-        format!(
+        output::harmless(&format!(
             "#{} {}  signature: {}  attempt {}{}  {}  {event_type}  {}",
             arrival["number"],
             arrival["status"],
@@ -138,7 +138,7 @@ impl Listener {
             if arrival["repeat"] == true { "  repeat" } else { "" },
             text("webhook_id"),
             arrival["body"],
-        )
+        ))
     }
 }
 
