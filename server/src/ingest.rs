@@ -84,10 +84,10 @@ pub async fn record_all(
     results.into_iter().map(finish).collect()
 }
 
-/// Counts a consumption that was refused before its body was looked at: credentials, rate, size, form.
-pub fn count_refused(reason: &'static str) {
-    METRICS.rejected.increment(1);
-    metrics::counter!("punchline_ingest_rejections_total", "reason" => reason).increment(1);
+/// Counts consumptions that were refused before their body was looked at: credentials, rate, size, form.
+pub fn count_refused(reason: &'static str, consumptions: usize) {
+    METRICS.rejected.increment(consumptions as u64);
+    metrics::counter!("punchline_ingest_rejections_total", "reason" => reason).increment(consumptions as u64);
 }
 
 fn command(tenant: Tenant, consumption: Consumption) -> Command {

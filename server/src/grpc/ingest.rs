@@ -31,15 +31,30 @@ const CHUNKS_MAX: usize = 4;
 impl Api {
     /// Counts consumptions against the tenant's limit, all of them or none.
     fn within_limit(&self, tenant: Tenant, count: usize) -> Result<(), Refused> {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let allowance = self.state.grpc_limit.take(tenant, count, self.state.node.clock().now());
-        match allowance.and_then(|allowance| allowance.retry_after_ms) {
-            Some(ms) => {
-                ingest::count_refused("RATE_LIMIT_EXCEEDED");
-                Err(Refused::rate_limited(ms))
-            }
-            None => Ok(()),
+        let limit = &self.state.grpc_limit;
+        let allowance = limit.take(tenant, u32::try_from(count).unwrap_or(u32::MAX), self.state.node.clock().now());
+        let Some(retry_after_ms) = allowance.and_then(|allowance| allowance.retry_after_ms) else { return Ok(()) };
+        ingest::count_refused("RATE_LIMIT_EXCEEDED", count);
+        let mut refused = Refused::rate_limited(retry_after_ms);
+        if count > limit.per_minute() as usize {
+            // No window is ever large enough.
+            let allowed = limit.per_minute();
+            refused.retry_after_ms = None;
+            refused.message = format!("a batch of {count} never fits into the limit of {allowed} a minute: split it");
         }
+        Err(refused)
+    }
+
+    /// Counts as many consumptions as fit into the tenant's limit; gives their number, and what the others
+    /// are told.
+    fn within_limit_some(&self, tenant: Tenant, count: usize) -> (usize, Option<Refused>) {
+        let calls = u32::try_from(count).unwrap_or(u32::MAX);
+        let (granted, allowance) = self.state.grpc_limit.take_some(tenant, calls, self.state.node.clock().now());
+        let refused = allowance.and_then(|allowance| allowance.retry_after_ms).map(|retry_after_ms| {
+            ingest::count_refused("RATE_LIMIT_EXCEEDED", count - granted as usize);
+            Refused::rate_limited(retry_after_ms)
+        });
+        (granted as usize, refused)
     }
 }
 
@@ -138,21 +153,17 @@ async fn take_in(caller: Arc<Authorized>, chunk: Vec<Message>) -> Results {
         Err(refused) => return vec![Err(refused.into())],
     };
     let mut broken = None;
-    let mut empty = Vec::with_capacity(chunk.len());
-    let mut checked = Vec::with_capacity(chunk.len());
+    let mut messages = Vec::with_capacity(chunk.len());
     for message in chunk {
         match message {
-            Ok(consumption) => {
-                empty.push(consumption.is_none());
-                checked.extend(consumption);
-            }
+            Ok(consumption) => messages.push(consumption),
             Err(status) => broken = Some(Err(status)),
         }
     }
-    if let Err(refused) = caller.api.within_limit(tenant, empty.len()) {
-        let answer = |_| Ok(v1::StreamConsumptionsResponse { result: Some(error(refused.clone())) });
-        return empty.into_iter().map(answer).chain(broken).collect();
-    }
+    let (granted, beyond) = caller.api.within_limit_some(tenant, messages.len());
+    let limited = messages.drain(granted..).filter_map(|_| beyond.clone().map(error)).collect::<Vec<_>>();
+    let empty: Vec<bool> = messages.iter().map(Option::is_none).collect();
+    let checked: Vec<_> = messages.into_iter().flatten().collect();
     let mut recorded = match checked.is_empty() {
         true => Vec::new(),
         false => ingest::record_all(&caller.api.state.node, tenant, checked, true).await,
@@ -163,7 +174,7 @@ async fn take_in(caller: Arc<Authorized>, chunk: Vec<Message>) -> Results {
         false => recorded.next().map(result),
     });
     let answer = |result| Ok(v1::StreamConsumptionsResponse { result: Some(result) });
-    results.map(answer).chain(broken).collect()
+    results.chain(limited).map(answer).chain(broken).collect()
 }
 
 /// A refusal with the fields' names as the proto files have them.

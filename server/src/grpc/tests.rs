@@ -476,15 +476,33 @@ async fn subscriptions_deliveries_and_events() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_and_the_framework_refuse_with_reasons() {
-    let running = Running::limited(2).await;
+    let running = Running::limited(4).await;
     let caller = running.advertiser("1000000001", vec![]).await;
     set_up(&caller).await;
     let mut ingest = IngestServiceClient::new(caller.clone());
     let batch = |n| v1::BatchRecordConsumptionsRequest { consumptions: vec![consumption("I1", 1.0); n] };
-    let limited = ingest.batch_record_consumptions(batch(3)).await.expect_err("one too many");
-    assert_eq!((limited.code(), reason(&limited).as_str()), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
-    assert!(limited.get_details_retry_info().is_some() && limited.get_details_quota_failure().is_some());
     ingest.batch_record_consumptions(batch(2)).await.expect("within the limit");
+    for (count, is_worth_trying) in [(3, true), (5, false)] {
+        let limited = ingest.batch_record_consumptions(batch(count)).await.expect_err("too many");
+        assert_eq!((limited.code(), reason(&limited).as_str()), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
+        assert!(limited.get_details_quota_failure().is_some());
+        assert_eq!(limited.get_details_retry_info().is_some(), is_worth_trying, "{count}");
+    }
+    let message = |i| v1::StreamConsumptionsRequest { consumption: Some(consumption(&format!("S{i}"), 1.0)) };
+    let messages = tokio_stream::iter((0..3).map(message));
+    let answers = ingest.stream_consumptions(messages).await.expect("opened").into_inner();
+    let outcome = |answer: Result<v1::StreamConsumptionsResponse, Status>| match answer
+        .expect("never ends the stream")
+        .result
+        .expect("answered")
+        .outcome
+        .expect("has one")
+    {
+        v1::consumption_result::Outcome::Receipt(_) => String::from("accepted"),
+        v1::consumption_result::Outcome::Error(error) => error.message,
+    };
+    let outcomes: Vec<String> = answers.map(outcome).collect().await;
+    assert_eq!(outcomes, ["accepted", "accepted", "Rate limit exceeded"], "what fits is taken in");
 
     let long = v1::Consumption { consumption_id: "x".repeat(5 * 1024 * 1024), ..consumption("", 1.0) };
     let request = v1::RecordConsumptionRequest { consumption: Some(long) };
