@@ -358,6 +358,13 @@ mod tests {
             let parsed = Cli::try_parse_from(["punchline"].into_iter().chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("an error"));
         }
+        // Checked later: clap shows what it refuses, and it may be a secret.
+        let later =
+            ["subscriptions create --url https://x --header s3cret --basic-auth s3cret", "webhooks listen --secret x"];
+        for line in later {
+            let parsed = Cli::try_parse_from(["punchline"].into_iter().chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}");
+        }
         let wrong = [
             "members get",
             "members get 0198 --phone 1",

@@ -97,11 +97,11 @@ pub(super) struct Settings {
     #[arg(long = "type", value_name = "TYPE")]
     event_types: Vec<String>,
     /// Header to send along; may be repeated
-    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = input::pair(':'))]
-    headers: Vec<(String, String)>,
+    #[arg(long = "header", value_name = "NAME:VALUE")]
+    headers: Vec<String>,
     /// Basic authentication
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = input::pair(':'))]
-    basic_auth: Option<(String, String)>,
+    #[arg(long, value_name = "USER:PASSWORD")]
+    basic_auth: Option<String>,
     /// Waits before the 2nd, 3rd, … attempt, as 5s,5m,30m; the default ten attempts if absent
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',', value_parser = input::duration_ms)]
     retry_delays: Vec<u64>,
@@ -121,15 +121,19 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Sets what was given, and leaves the rest.
-    fn apply(self, subscription: &mut v1::Subscription) {
+    fn apply(self, subscription: &mut v1::Subscription) -> Result<(), Failure> {
         if let Some(description) = self.description {
             subscription.description = description;
         }
         if !self.event_types.is_empty() {
             subscription.event_types = self.event_types;
         }
-        subscription.headers.extend(self.headers);
-        if let Some((username, password)) = self.basic_auth {
+        for header in &self.headers {
+            let (name, value) = input::secret_pair("--header", header)?;
+            subscription.headers.insert(name, value);
+        }
+        if let Some(basic_auth) = &self.basic_auth {
+            let (username, password) = input::secret_pair("--basic-auth", basic_auth)?;
             subscription.basic_auth = Some(v1::BasicAuth { username, password });
         }
         if !self.retry_delays.is_empty() {
@@ -149,6 +153,7 @@ impl Settings {
         if !self.permanent_statuses.is_empty() {
             subscription.permanent_statuses = self.permanent_statuses;
         }
+        Ok(())
     }
 }
 
@@ -160,7 +165,7 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
     match command {
         SubscriptionsCommand::Create { url, settings, secret, from_sequence, request_id } => {
             let mut subscription = v1::Subscription { url, ..v1::Subscription::default() };
-            settings.apply(&mut subscription);
+            settings.apply(&mut subscription)?;
             let request = v1::CreateSubscriptionRequest {
                 subscription: Some(subscription),
                 secret: secret.unwrap_or_default(),
@@ -192,7 +197,7 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
             if let Some(url) = url {
                 subscription.url = url;
             }
-            settings.apply(&mut subscription);
+            settings.apply(&mut subscription)?;
             // With the etag that was read: who came between is not overwritten.
             let request = v1::UpdateSubscriptionRequest { subscription: Some(subscription) };
             one(&service.update_subscription(request).await?.into_inner().subscription)
