@@ -130,7 +130,8 @@ impl Settings {
         }
         for header in &self.headers {
             let (name, value) = input::secret_pair("--header", header)?;
-            subscription.headers.insert(name, value);
+            // As the server has them: otherwise one that is there would come twice.
+            subscription.headers.insert(name.to_ascii_lowercase(), value);
         }
         if let Some(basic_auth) = &self.basic_auth {
             let (username, password) = input::secret_pair("--basic-auth", basic_auth)?;
@@ -244,4 +245,26 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
 
 fn one(subscription: &Option<v1::Subscription>) -> Result<Answer, Failure> {
     Ok(Answer::One(json_of(subscription)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn a_header_replaces_the_one_of_its_name() {
+        let mut subscription = v1::Subscription::default();
+        subscription.headers.insert("x-key".into(), String::new());
+        let line = Line::parse_from(["line", "--header", "X-Key: new", "--header", "X-Other:a"]);
+        line.settings.apply(&mut subscription).expect("valid");
+        let expected = [("x-key", "new"), ("x-other", "a")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(subscription.headers, expected.into());
+    }
 }
