@@ -19,8 +19,9 @@ pub(super) enum SubscriptionsCommand {
         url: String,
         #[command(flatten)]
         settings: Settings,
+        // No environment variable, here and below: the one that `webhooks listen` reads is the secret in use.
         /// Signing secret, whsec_…; made by the server if absent
-        #[arg(long, env = "PUNCHLINE_WEBHOOK_SECRET", hide_env_values = true)]
+        #[arg(long)]
         secret: Option<String>,
         /// Also deliver what happened after this position; only what happens from now on if absent
         #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
@@ -69,7 +70,7 @@ pub(super) enum SubscriptionsCommand {
         /// As `subscriptions list` shows it
         subscription_id: String,
         /// The new one, whsec_…; made by the server if absent
-        #[arg(long, env = "PUNCHLINE_WEBHOOK_SECRET", hide_env_values = true)]
+        #[arg(long)]
         secret: Option<String>,
         /// How long the old one signs too; 24 hours if absent
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]

@@ -373,6 +373,7 @@ async fn subscriptions_deliveries_and_events() {
     assert!(made.secret.starts_with("whsec_"));
     let again = subscriptions.create_subscription(create).await.expect("the same").into_inner();
     assert_eq!(again.secret, "", "a secret is answered once");
+    let secret = made.secret;
     let made = made.subscription.expect("answered");
     assert_eq!(again.subscription.expect("answered").subscription_id, made.subscription_id);
     let id = made.subscription_id.clone();
@@ -426,6 +427,10 @@ async fn subscriptions_deliveries_and_events() {
     let pause = v1::PauseSubscriptionRequest { subscription_id: id.clone(), reason: "maintenance".into() };
     let paused = subscriptions.pause_subscription(pause).await.expect("paused").into_inner().subscription;
     assert_eq!(paused.expect("answered").state(), v1::SubscriptionState::Paused);
+    let rotate = v1::RotateSecretRequest { subscription_id: id.clone(), secret: secret.clone(), ..Default::default() };
+    let refused = subscriptions.rotate_secret(rotate).await.expect_err("signs already");
+    assert_eq!(refused.get_details_bad_request().expect("names it").field_violations[0].field, "secret");
+    assert!(!refused.message().contains(&secret));
     let rotate = v1::RotateSecretRequest { subscription_id: id.clone(), ..Default::default() };
     assert!(subscriptions.rotate_secret(rotate).await.expect("rotated").into_inner().secret.starts_with("whsec_"));
     let delete = v1::DeleteSubscriptionRequest { subscription_id: id.clone() };
