@@ -18,7 +18,7 @@ use punchline_runtime::committer::{Outcome, Refusal};
 use punchline_runtime::ids;
 use punchline_runtime::node::Node;
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::refuse::Refused;
 use crate::serve::{Running, StartError};
 use crate::{auth, campaign_file, convert};
@@ -152,7 +152,9 @@ fn failed(what: &'static str, refusal: Refusal) -> StartError {
 }
 
 /// What a newcomer is told: credentials, and lines to paste.
-pub fn greeting(running: &Running, is_tls: bool) -> String {
+pub fn greeting(running: &Running, config: &Config) -> String {
+    let is_tls = config.server.tls.is_some();
+    let operator_token = operator_token(&config.security.operator_token);
     let scheme = if is_tls { "https" } else { "http" };
     let Running { http_addr: http, grpc_addr: grpc, metrics_addr: metrics, .. } = running;
     let http = format!("{scheme}://{http}");
@@ -168,7 +170,7 @@ Punchline {version}, development server. Known credentials, loopback only.
   advertiser      {ADVERTISER}     (production and staging)
   apiKey          {API_KEY}
   apiSecret       {API_SECRET}
-  operator token  {OPERATOR_TOKEN}
+  operator token  {operator_token}
   member          phone {PHONE}, e-mail {EMAIL}; has joined velo-club
 
 Try it (staging; without the "staging-" it is production):
@@ -186,6 +188,15 @@ Try it (staging; without the "staging-" it is production):
 "#,
         version = env!("CARGO_PKG_VERSION"),
     )
+}
+
+/// What the greeting says: another than the known one is a secret.
+fn operator_token(configured: &Secret) -> &'static str {
+    match configured.expose() {
+        OPERATOR_TOKEN => OPERATOR_TOKEN,
+        "" => "none",
+        _ => "as configured",
+    }
 }
 
 /// Writes to stderr, for people: not a log line.
@@ -232,6 +243,14 @@ mod tests {
             }
             let starts = |is_dev| check_journal(&directory, is_dev).is_ok();
             assert_eq!((starts(true), starts(false)), (dev_starts, plain_starts), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_greeting_shows_the_token_that_is_in_force() {
+        for (configured, told) in [(OPERATOR_TOKEN, OPERATOR_TOKEN), ("hush-hush-hush", "as configured"), ("", "none")]
+        {
+            assert_eq!(operator_token(&Secret::new(configured)), told);
         }
     }
 

@@ -313,7 +313,7 @@ async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, Sta
         "serving"
     );
     if is_dev {
-        dev::tell(&dev::greeting(&running, config.server.tls.is_some()));
+        dev::tell(&dev::greeting(&running, config));
     } else if config.security.operator_token.is_empty() {
         tracing::warn!("security.operator_token is empty: nobody can administer this server");
     }
