@@ -371,6 +371,7 @@ mod tests {
             "subscriptions create",
             "subscriptions create --url https://x --no-retries --retry-delays 5s",
             "serve --set nonsense",
+            "deliveries list 0198 --state pending",
             "subscriptions create --url https://x --retry-delays soon",
         ];
         for line in wrong {
