@@ -66,9 +66,9 @@ impl IngestService for Api {
         &self,
         request: Request<v1::RecordConsumptionRequest>,
     ) -> Answer<v1::RecordConsumptionResponse> {
-        let (tenant, request) = self.tenant(request, Scope::Ingest)?;
+        let (tenant, request) = self.tenant(request, Scope::Ingest).map_err(counted)?;
         self.within_limit(tenant, 1)?;
-        let consumption = convert::required("consumption", request.consumption)?;
+        let consumption = convert::required("consumption", request.consumption).map_err(counted)?;
         let recorded = ingest::record(&self.state.node, tenant, convert::consumption(consumption)).await;
         let receipt = recorded.map_err(refused)?;
         Ok(Response::new(v1::RecordConsumptionResponse { receipt: Some(convert::receipt(receipt)) }))
@@ -78,10 +78,12 @@ impl IngestService for Api {
         &self,
         request: Request<v1::BatchRecordConsumptionsRequest>,
     ) -> Answer<v1::BatchRecordConsumptionsResponse> {
-        let (tenant, request) = self.tenant(request, Scope::Ingest)?;
+        let (tenant, request) = self.tenant(request, Scope::Ingest).map_err(counted)?;
         let count = request.consumptions.len();
         if !(1..=BATCH_MAX).contains(&count) {
-            return Err(Refused::field("consumptions", count.to_string(), "must be 1 to 1000").into());
+            let refused = Refused::field("consumptions", count.to_string(), "must be 1 to 1000");
+            ingest::count_refused(refused.reason, count);
+            return Err(refused.into());
         }
         self.within_limit(tenant, count)?;
         let node = &self.state.node;
@@ -104,7 +106,7 @@ impl IngestService for Api {
     ) -> Answer<Self::StreamConsumptionsStream> {
         let (metadata, _, messages) = request.into_parts();
         let caller = Authorized { api: self.clone(), metadata, scope: Scope::Ingest };
-        caller.tenant()?;
+        caller.tenant().map_err(counted)?;
         let caller = Arc::new(caller);
         let mut down = self.down.clone();
         let going_down = async move { drop(down.wait_for(|down| *down).await) };
@@ -150,7 +152,10 @@ type Results = Vec<Result<v1::StreamConsumptionsResponse, Status>>;
 async fn take_in(caller: Arc<Authorized>, chunk: Vec<Message>) -> Results {
     let tenant = match caller.tenant() {
         Ok(tenant) => tenant,
-        Err(refused) => return vec![Err(refused.into())],
+        Err(refused) => {
+            ingest::count_refused(refused.reason, chunk.iter().filter(|message| message.is_ok()).count());
+            return vec![Err(refused.into())];
+        }
     };
     let mut broken = None;
     let mut messages = Vec::with_capacity(chunk.len());
@@ -170,11 +175,17 @@ async fn take_in(caller: Arc<Authorized>, chunk: Vec<Message>) -> Results {
     }
     .into_iter();
     let results = empty.into_iter().filter_map(|empty| match empty {
-        true => Some(error(Refused::body_required("consumption"))),
+        true => Some(error(counted(Refused::body_required("consumption")))),
         false => recorded.next().map(result),
     });
     let answer = |result| Ok(v1::StreamConsumptionsResponse { result: Some(result) });
     results.chain(limited).map(answer).chain(broken).collect()
+}
+
+/// Counts a refusal that came before the consumption was looked at.
+fn counted(refused: Refused) -> Refused {
+    ingest::count_refused(refused.reason, 1);
+    refused
 }
 
 /// A refusal with the fields' names as the proto files have them.

@@ -29,6 +29,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::caller;
+use crate::ingest;
 use crate::refuse::Refused;
 use crate::state::State;
 
@@ -64,6 +65,8 @@ const STATUS_DETAILS: &str = "grpc-status-details-bin";
 struct Method {
     service: String,
     name: String,
+    /// Whether what it refuses is counted as consumptions refused.
+    takes_consumptions: bool,
     /// Whether it answers with a stream.
     streams: bool,
     /// Whether it is sent a stream: then nobody knows how long that takes.
@@ -78,7 +81,16 @@ impl Method {
         let labels = [("service", service.to_owned()), ("method", name.to_owned())];
         let duration = metrics::histogram!("punchline_grpc_request_duration_seconds", &labels);
         let requests = [const { OnceLock::new() }; CODES.len()];
-        Method { service: service.into(), name: name.into(), streams, is_sent_stream, duration, requests }
+        let takes_consumptions = service == "IngestService" && name.contains("Consumption");
+        Method {
+            service: service.into(),
+            name: name.into(),
+            takes_consumptions,
+            streams,
+            is_sent_stream,
+            duration,
+            requests,
+        }
     }
 
     fn count(&self, code: Code, watch: &Stopwatch) {
@@ -190,6 +202,10 @@ where
             && let Err(refused) = caller(&self.state, request.headers())
         {
             call.ended(refused.code);
+            if call.method.takes_consumptions {
+                // How many there were is not known: nobody has read them.
+                ingest::count_refused(refused.reason, 1);
+            }
             return Box::pin(async { Ok(refused.into_status().into_http()) });
         }
         let request = match call.method.is_sent_stream {

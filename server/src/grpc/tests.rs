@@ -282,6 +282,39 @@ async fn consumptions_and_the_ledger() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_consumption_refused_is_counted() {
+    let recorder = crate::telemetry::install_metrics().expect("the only one of this process");
+    let counted = |reason: &str| {
+        let series = format!("punchline_ingest_rejections_total{{reason=\"{reason}\"}} ");
+        let text = recorder.render();
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let running = Running::start().await;
+    let caller = running.advertiser("1000000001", vec![]).await;
+    let reader = running.advertiser("2", vec![v1::Scope::Read.into()]).await;
+    let empty = || v1::RecordConsumptionRequest { consumption: None };
+    for (who, reason) in [
+        (running.with(&[]), "CREDENTIALS_MISSING"),
+        (running.with(&[("authorization", "Bearer x.y.z")]), "INVALID_CREDENTIALS"),
+        (reader, "SCOPE_MISSING"),
+        (caller.clone(), "REQUEST_BODY_REQUIRED"),
+    ] {
+        // Other tests of this process count too.
+        let before = counted(reason);
+        IngestServiceClient::new(who).record_consumption(empty()).await.expect_err(reason);
+        assert!(counted(reason) > before, "{reason}");
+    }
+    let before = counted("REQUEST_BODY_REQUIRED");
+    let messages = tokio_stream::iter([v1::StreamConsumptionsRequest { consumption: None }]);
+    let mut answers =
+        IngestServiceClient::new(caller).stream_consumptions(messages).await.expect("opened").into_inner();
+    answers.next().await.expect("answered").expect("goes on");
+    assert!(counted("REQUEST_BODY_REQUIRED") > before, "of a stream");
+    drop(answers);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_and_walls() {
     let running = Running::start().await;
     let caller = running.advertiser("1000000001", vec![]).await;
