@@ -76,33 +76,33 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`], which names the URL (without its userinfo, if it had one).
+    /// [`EndpointError`], which names the URL by its origin.
     pub fn parse(url: &str, policy: &EndpointPolicy) -> Result<Self, EndpointError> {
         if url.len() > URL_BYTES_MAX {
             return Err(EndpointError::TooLong { length_bytes: url.len() });
         }
         if url.contains('#') {
             // `http::Uri` would drop it silently.
-            return Err(EndpointError::Fragment { url: without_userinfo(url) });
+            return Err(EndpointError::Fragment { url: origin_of(url) });
         }
-        let uri: Uri = url.parse().map_err(|source| EndpointError::Malformed { url: without_userinfo(url), source })?;
+        let uri: Uri = url.parse().map_err(|source| EndpointError::Malformed { url: origin_of(url), source })?;
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-            return Err(EndpointError::NoHost { url: without_userinfo(url) });
+            return Err(EndpointError::NoHost { url: origin_of(url) });
         };
         let is_https = *scheme == Scheme::HTTPS;
         if !is_https && *scheme != Scheme::HTTP {
-            return Err(EndpointError::Scheme { url: without_userinfo(url) });
+            return Err(EndpointError::Scheme { url: origin_of(url) });
         }
         if authority.as_str().contains('@') {
-            return Err(EndpointError::Userinfo { url: without_userinfo(url) });
+            return Err(EndpointError::Userinfo { url: origin_of(url) });
         }
         // `http` takes "host:" and "host:99999" and then says that there is no port.
         let after_host = &authority.as_str()[authority.host().len()..];
         if !after_host.is_empty() && uri.port_u16().is_none_or(|port| port == 0) {
-            return Err(EndpointError::Port { url: url.to_owned() });
+            return Err(EndpointError::Port { url: origin_of(url) });
         }
         let literal = parse_host(authority.host())
-            .ok_or_else(|| EndpointError::Host { url: url.to_owned(), host: authority.host().to_owned() })?;
+            .ok_or_else(|| EndpointError::Host { url: origin_of(url), host: authority.host().to_owned() })?;
         let endpoint = Self { uri, literal, is_https };
         endpoint.check(policy)?;
         Ok(endpoint)
@@ -116,10 +116,10 @@ impl Endpoint {
     /// [`EndpointError::PlainHttp`] or [`EndpointError::Address`].
     pub fn check(&self, policy: &EndpointPolicy) -> Result<(), EndpointError> {
         if !self.is_https && !policy.allow_http {
-            return Err(EndpointError::PlainHttp { url: self.to_string() });
+            return Err(EndpointError::PlainHttp { url: self.origin() });
         }
         if let Some(address) = self.literal {
-            policy.check_address(address).map_err(|source| EndpointError::Address { url: self.to_string(), source })?;
+            policy.check_address(address).map_err(|source| EndpointError::Address { url: self.origin(), source })?;
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ pub enum EndpointError {
     /// Not a URI at all.
     #[error("url {url:?} is malformed")]
     Malformed {
-        /// The URL.
+        /// Its origin.
         url: String,
         /// What the parser said.
         source: http::uri::InvalidUri,
@@ -191,43 +191,43 @@ pub enum EndpointError {
     /// Not absolute.
     #[error("url {url:?} has no scheme or no host")]
     NoHost {
-        /// The URL.
+        /// Its origin.
         url: String,
     },
     /// Neither `https` nor `http`.
     #[error("url {url:?} is neither https nor http")]
     Scheme {
-        /// The URL.
+        /// Its origin.
         url: String,
     },
     /// `http`, which the operator does not allow.
     #[error("url {url:?} is not https")]
     PlainHttp {
-        /// The URL.
+        /// Its origin.
         url: String,
     },
     /// User and password belong in the subscription's basic auth, where they are encrypted.
     #[error("url {url:?} has user and password in it")]
     Userinfo {
-        /// The URL, without them.
+        /// Its origin.
         url: String,
     },
     /// A fragment never reaches a server.
     #[error("url {url:?} has a fragment")]
     Fragment {
-        /// The URL.
+        /// Its origin.
         url: String,
     },
     /// Empty, 0, or above 65535.
     #[error("url {url:?} has an invalid port")]
     Port {
-        /// The URL.
+        /// Its origin.
         url: String,
     },
     /// Neither a domain name nor an address in its canonical form.
     #[error("url {url:?} has an invalid host {host:?}")]
     Host {
-        /// The URL.
+        /// Its origin.
         url: String,
         /// Its host.
         host: String,
@@ -235,7 +235,7 @@ pub enum EndpointError {
     /// The host is an address that may not be called.
     #[error("url {url:?} is not allowed: {source}")]
     Address {
-        /// The URL.
+        /// Its origin.
         url: String,
         /// The address and its kind.
         source: ForbiddenAddress,
@@ -275,13 +275,18 @@ fn ends_in_a_number(name: &str) -> bool {
     is_decimal || is_hex
 }
 
-/// `url` with what stands before an `@` in its authority blotted out: it may be a password.
-fn without_userinfo(url: &str) -> String {
+/// What of a URL can be told and logged, valid or not: neither path nor query, which may carry tokens, nor
+/// user and password.
+#[must_use]
+pub fn origin_of(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
-    let end = url[start..].find(['/', '?']).map_or(url.len(), |at| start + at);
-    match url[start..end].rfind('@') {
-        Some(at) => format!("{}***{}", &url[..start], &url[start + at..]),
-        None => url.to_owned(),
+    let end = url[start..].find(['/', '?', '#', '\\']).map_or(url.len(), |at| start + at);
+    let (scheme, authority) = (&url[..start], &url[start..end]);
+    match authority.rfind('@') {
+        Some(at) => format!("{scheme}***{}", &authority[at..]),
+        // A password with a slash in it.
+        None if url[end..].contains('@') => format!("{scheme}***"),
+        None => format!("{scheme}{authority}"),
     }
 }
 
@@ -330,6 +335,10 @@ mod tests {
             https://me:s3cret@example.com/            => has user and password
             https://me:s3cret@example.com/#a          => has a fragment
             https://me:s3cret@exa mple.com/           => malformed
+            https://me:s3cret/s3cret@example.com/     => \"https://***\" has an invalid port
+            https://127.0.0.1/s3cret?key=s3cret       => \"https://127.0.0.1:443\" is not allowed
+            https://127.1?key=s3cret                  => \"https://127.1\" has an invalid host
+            http://example.com/s3cret                 => \"http://example.com:80\" is not https
             https://a@127.0.0.1/                      => has user and password
             https://example.com/#frag                 => has a fragment
             https://example.com:0/                    => has an invalid port

@@ -10,6 +10,8 @@
 //!
 //! - Loading. The caller brings what the command names, in a [`WorkingSet`].
 
+use std::collections::BTreeSet;
+
 use crate::command::{Action, Command, Died};
 use crate::dispatch::Subscription;
 use crate::event::*;
@@ -253,20 +255,61 @@ fn check_etag(given: Option<&str>, version: u64) -> Result<(), Rejection> {
     }
 }
 
-/// A repeat of a create verb is answered as the first was, if it was the same verb.
+/// A repeat of a create verb is answered as the first was, if the caller asked for the same. What the server
+/// made itself, ids and sealed secrets, differs each time and is left out.
 fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result<(), Rejection> {
-    let same = matches!(
-        (&first.events[0], action),
-        (Event::MemberCreated(_), Action::RegisterMember { .. })
-            | (Event::CampaignCreated(_), Action::CreateCampaign { .. })
-            | (Event::SubscriptionCreated(_), Action::CreateSubscription { .. })
-            | (Event::AdvertiserCreated(_), Action::CreateAdvertiser { .. })
-            | (
-                Event::PointsCredited(_) | Event::PointsDebited(_) | Event::CoinsChanged(_),
-                Action::AdjustBalance { .. }
-            )
-    );
+    let same = match (&first.events[0], action) {
+        (Event::MemberCreated(e), Action::RegisterMember { identifiers, profile, registration_source, join, .. }) => {
+            let joined = first.events[1..].iter().filter_map(|event| match event {
+                Event::MemberJoinedCampaign(e) => Some(&e.campaign_id),
+                _ => None,
+            });
+            e.identifiers == *identifiers
+                && e.profile == *profile
+                && e.registration_source == *registration_source
+                && joined.eq(join)
+        }
+        (Event::CampaignCreated(e), Action::CreateCampaign { campaign }) => {
+            e.campaign == Campaign { version: e.campaign.version, ..campaign.clone() }
+        }
+        (Event::SubscriptionCreated(e), Action::CreateSubscription { subscription, owed_after, .. }) => {
+            e.owed_after == *owed_after && same_subscription(&e.subscription, subscription)
+        }
+        (Event::AdvertiserCreated(e), Action::CreateAdvertiser { advertiser_id, name }) => {
+            e.name == *name && advertiser_id.is_none_or(|id| id == e.advertiser_id)
+        }
+        (event, Action::AdjustBalance { member_id, currency, amount, reason }) => {
+            let origin = Origin::Adjustment { reason: reason.clone() };
+            let first = match event {
+                Event::PointsCredited(e) => Some((e.member_id, Some(&e.campaign_id), e.amount.0, &e.origin)),
+                Event::PointsDebited(e) => Some((e.member_id, Some(&e.campaign_id), -e.amount.0, &e.origin)),
+                Event::CoinsChanged(e) => Some((e.member_id, None, e.amount.0, &e.origin)),
+                _ => None,
+            };
+            let campaign_id = match currency {
+                Currency::Points(campaign_id) => Some(campaign_id),
+                Currency::Coins => None,
+            };
+            first == Some((*member_id, campaign_id, *amount, &origin))
+        }
+        _ => false,
+    };
     if same { Ok(()) } else { Err(Rejection::RequestIdReused { request_id: request_id.into() }) }
+}
+
+fn same_subscription(first: &Subscription, again: &Subscription) -> bool {
+    fn given(subscription: &Subscription) -> (BTreeSet<&str>, Option<&str>) {
+        let names = subscription.headers.iter().map(|(name, _)| name.as_str());
+        (names.collect(), subscription.basic_auth.as_ref().map(|auth| auth.username.as_str()))
+    }
+    let made = Subscription {
+        id: first.id,
+        version: first.version,
+        headers: first.headers.clone(),
+        basic_auth: first.basic_auth.clone(),
+        ..again.clone()
+    };
+    made == *first && given(again) == given(first)
 }
 
 fn create_advertiser(directory: &Directory, id: Option<AdvertiserId>, name: &str) -> Result<Event, Rejection> {

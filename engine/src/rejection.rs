@@ -156,7 +156,7 @@ pub enum Rejection {
         max: usize,
     },
     /// The `request_id` was used before, for something else.
-    #[error("request_id {request_id:?} was used before, for another call")]
+    #[error("request_id {request_id:?} was used before, for a call with other content")]
     RequestIdReused {
         /// The id.
         request_id: String,

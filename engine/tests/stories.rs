@@ -4,13 +4,17 @@ mod support;
 
 use proptest::prelude::*;
 use punchline_engine::command::Action;
+use punchline_engine::dispatch::{EventSelection, RetrySchedule, Subscription};
 use punchline_engine::event::{Event, EventType};
-use punchline_engine::loyalty::campaign::{EarningRule, Overflow, Punchcard};
+use punchline_engine::id::{AdvertiserId, SubscriptionId};
+use punchline_engine::loyalty::campaign::{Campaign, EarningRule, Overflow, Punchcard};
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::ledger::Currency;
+use punchline_engine::loyalty::tenant::SealedSecret;
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use support::*;
+use uuid::Uuid;
 
 /// Member 1 has joined, 2 is registered only, 3 has joined and is blocked. Each line: `consumption => outcome`.
 fn check(story: &str) -> World {
@@ -141,6 +145,84 @@ fn more_than_a_record_holds_is_refused_before_it_is_worked_out() {
     match world.submit(lines(200)) {
         Err(Rejection::RecordTooLarge { bytes, max }) => assert!(bytes > max && bytes < max + max / 10, "{bytes}"),
         other => panic!("{} events", other.unwrap().len()),
+    }
+}
+
+#[test]
+fn a_request_id_stands_for_one_content() {
+    let adjust = |who, currency: &Currency, amount, reason: &str| Action::AdjustBalance {
+        member_id: member_id(who),
+        currency: currency.clone(),
+        amount,
+        reason: reason.into(),
+    };
+    let coins = Currency::Coins;
+    let points = Currency::Points("club".parse().expect("a slug"));
+    let advertiser = |id, name: &str| Action::CreateAdvertiser { advertiser_id: id, name: name.into() };
+    let other_campaign = Campaign { id: "other".parse().expect("a slug"), ..campaign() };
+    let with = |change: fn(&mut Subscription)| {
+        let mut subscription = subscription();
+        change(&mut subscription);
+        let secret = SealedSecret(vec![subscription.id.0.as_bytes()[15]]);
+        Action::CreateSubscription { subscription, secret, owed_after: None }
+    };
+    let new_id = AdvertiserId(1_000_000_002);
+    // What was asked first; the same again, with what the server makes made anew; something else.
+    let cases = [
+        (adjust(1, &coins, 5, "gift"), vec![adjust(1, &coins, 5, "gift")], {
+            let others = [(2, &coins, 5, "gift"), (1, &coins, 6, "gift"), (1, &coins, 5, "x"), (1, &points, 5, "gift")];
+            others.map(|(who, currency, amount, reason)| adjust(who, currency, amount, reason)).into()
+        }),
+        (adjust(1, &points, 7, "a"), vec![adjust(1, &points, 7, "a")], vec![adjust(1, &points, -7, "a")]),
+        (adjust(1, &points, -7, "a"), vec![adjust(1, &points, -7, "a")], vec![adjust(1, &points, 7, "a")]),
+        (register(7, true), vec![register(7, true)], vec![register(8, true), register(7, false)]),
+        (advertiser(None, "B"), vec![advertiser(None, "B"), advertiser(Some(new_id), "B")], {
+            vec![advertiser(None, "C"), advertiser(Some(TENANT.advertiser), "B")]
+        }),
+        (
+            Action::CreateCampaign { campaign: other_campaign.clone() },
+            vec![Action::CreateCampaign { campaign: Campaign { version: 9, ..other_campaign.clone() } }],
+            vec![
+                Action::CreateCampaign { campaign: Campaign { name: "X".into(), ..other_campaign } },
+                register(9, true),
+            ],
+        ),
+        (
+            with(|_| {}),
+            vec![with(|s| s.id = SubscriptionId(Uuid::from_u128(2))), with(|s| s.headers[0].1 = SealedSecret(vec![7]))],
+            vec![with(|s| s.url.push('x')), with(|s| s.headers[0].0.push('x')), with(|s| s.headers.clear())],
+        ),
+    ];
+    let mut world = World::new();
+    world.accept(register(1, true));
+    world.accept(register(2, true));
+    for (i, (first, again, others)) in cases.into_iter().enumerate() {
+        let request_id = format!("request-{i}");
+        let submit = |world: &mut World, action| world.submit_as(Some(&request_id), action);
+        assert!(!submit(&mut world, first).expect("accepted").is_empty());
+        for again in again {
+            assert_eq!(submit(&mut world, again.clone()), Ok(Vec::new()), "{again:?}");
+        }
+        for other in others {
+            let refused = submit(&mut world, other.clone()).map_err(|rejection| rejection.reason());
+            assert_eq!(refused, Err("REQUEST_ID_REUSED"), "{other:?}");
+        }
+    }
+}
+
+fn subscription() -> Subscription {
+    Subscription {
+        id: SubscriptionId(Uuid::from_u128(1)),
+        description: String::new(),
+        url: "https://example.com/".into(),
+        event_types: EventSelection::parse("event_types", vec!["*".into()]).expect("types"),
+        headers: vec![("x-key".into(), SealedSecret(vec![1]))],
+        basic_auth: None,
+        schedule: RetrySchedule { delays_ms: vec![1_000] },
+        timeout_ms: 15_000,
+        max_in_flight: 64,
+        permanent_statuses: Vec::new(),
+        version: 0,
     }
 }
 

@@ -188,7 +188,8 @@ impl Feed {
                     follower.asleep = false;
                     follower.wake.notify_one();
                 } else {
-                    follower.position = stored.last().next();
+                    // It may have asked for what is yet to come.
+                    follower.position = follower.position.max(stored.last().next());
                 }
             }
             inner.recent.push_back(stored);
@@ -357,18 +358,20 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use punchline_engine::event::MemberUnblocked;
+    use punchline_engine::event::{AdvertiserCreated, EventType, MemberUnblocked};
     use punchline_engine::id::{AdvertiserId, Environment};
     use punchline_engine::time::UnixMillis;
     use punchline_storage::memory::MemoryDisk;
     use uuid::Uuid;
+
+    const TENANT: Tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
 
     /// Publishes `records` of so many events and bytes each; gives how many records are kept.
     fn kept(records: u64, events: u64, bytes: usize) -> usize {
         let (journal, _) = MemoryDisk::new().journal(1).expect("an empty journal");
         let feed = Feed::new(Arc::new(journal));
         let record = Record {
-            tenant: Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production },
+            tenant: TENANT,
             time: UnixMillis(0),
             member: None,
             key: None,
@@ -395,5 +398,29 @@ mod tests {
         ] {
             assert_eq!(kept(records, events, bytes), expected, "{records} of {events} events and {bytes} bytes");
         }
+    }
+
+    fn record(feed: &Feed) -> Arc<Stored> {
+        let event = AdvertiserCreated { advertiser_id: TENANT.advertiser, name: "Velo".into() }.into();
+        let record = Record { tenant: TENANT, time: UnixMillis(0), member: None, key: None, events: vec![event] };
+        Arc::new(Stored::new(feed.head().next(), record, 100))
+    }
+
+    #[tokio::test]
+    async fn nothing_before_the_position_asked_for_is_delivered() {
+        let (journal, _) = MemoryDisk::new().journal(0).expect("opens");
+        let feed = Feed::new(Arc::new(journal));
+        let types = bit(EventType::AdvertiserCreated);
+        let follow = |types| feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(3));
+        let (of_these, of_others) = (follow(types), follow(0));
+        for published in 1..=3 {
+            let page = of_these.next(10).await.expect("readable");
+            assert!(page.is_none_or(|page| page.events.is_empty()), "{published}");
+            assert!(of_others.next(10).await.expect("readable").is_none());
+            feed.publish([record(&feed)]);
+            assert_eq!(of_others.position(), Sequence(published + 1).max(Sequence(3)));
+        }
+        let page = of_these.next(10).await.expect("readable").expect("there is one");
+        assert_eq!(page.events.iter().map(|event| event.get().sequence.0).collect::<Vec<_>>(), [3]);
     }
 }

@@ -15,6 +15,7 @@ mod layers;
 mod secret;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -180,17 +181,17 @@ pub struct Sources {
     /// A TOML file.
     pub file: Option<PathBuf>,
     /// The environment.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, OsString)>,
     /// `key`, `value` of the command line.
     pub flags: Vec<(String, String)>,
 }
 
 impl Sources {
-    /// With this process's environment. Variables that are not UTF-8 are none of ours.
+    /// With this process's environment.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>) -> Self {
-        let text = |os: std::ffi::OsString| os.into_string().ok();
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?))).collect();
+        // A name that is not UTF-8 is none of ours, or none of our keys: then it is refused as unknown.
+        let env = std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value)).collect();
         Self { dev: false, file, env, flags: Vec::new() }
     }
 }
@@ -231,7 +232,7 @@ impl Config {
                 Err(problem) => settings.problems.push(problem),
             }
         }
-        settings.lay_env(sources.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        settings.lay_env(sources.env.iter().map(|(k, v)| (k.as_str(), v.as_os_str())));
         for (key, text) in &sources.flags {
             settings.lay_text(key, text, Origin::Flag);
         }

@@ -4,19 +4,21 @@
 //!
 //! - It listens on loopback only: everybody knows its credentials.
 //! - Loading is idempotent: a second start finds everything there and writes nothing.
+//! - The known key pair is in force in no journal that is served without `--dev`, and `--dev` brings it
+//!   into none that it did not begin: both have the same data directory by default.
 
 use std::io::Write as _;
 
 use punchline_engine::command::{Action, Command};
-use punchline_engine::id::{AdvertiserId, Environment, Tenant};
+use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
-use punchline_engine::loyalty::tenant::{Credential, Scope};
+use punchline_engine::loyalty::tenant::{Credential, Directory, Scope};
 use punchline_engine::rejection::Rejection;
 use punchline_runtime::committer::{Outcome, Refusal};
 use punchline_runtime::ids;
 use punchline_runtime::node::Node;
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::refuse::Refused;
 use crate::serve::{Running, StartError};
 use crate::{auth, campaign_file, convert};
@@ -53,6 +55,29 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         Some((key, address)) => Err(StartError::NotLoopback { key, address }),
         None => Ok(()),
     }
+}
+
+/// Refuses real data with `--dev`, and the known key pair without.
+///
+/// # Errors
+///
+/// [`StartError::NotDevData`]; [`StartError::KnownCredentials`], with whose they are.
+pub fn check_journal(directory: &Directory, is_dev: bool) -> Result<(), StartError> {
+    let known = known_credentials(directory);
+    match (known, is_dev) {
+        (None, true) if !directory.advertisers.is_empty() => Err(StartError::NotDevData),
+        (Some(tenant), false) => Err(StartError::KnownCredentials { tenant }),
+        _ => Ok(()),
+    }
+}
+
+/// Where the known key pair is in force.
+fn known_credentials(directory: &Directory) -> Option<Tenant> {
+    let key: CredentialId = API_KEY.parse().expect("a valid api key");
+    let secret_hash = auth::hash(API_SECRET);
+    let is_known = |c: &Credential| c.secret_hash == secret_hash && c.revoked_at.is_none();
+    let mut tenants = directory.tenants.iter();
+    tenants.find(|(_, config)| config.credentials.get(&key).is_some_and(is_known)).map(|(tenant, _)| *tenant)
 }
 
 /// Makes sure that advertiser, keys, campaign and member are there, in both environments.
@@ -127,7 +152,9 @@ fn failed(what: &'static str, refusal: Refusal) -> StartError {
 }
 
 /// What a newcomer is told: credentials, and lines to paste.
-pub fn greeting(running: &Running, is_tls: bool) -> String {
+pub fn greeting(running: &Running, config: &Config) -> String {
+    let is_tls = config.server.tls.is_some();
+    let operator_token = operator_token(&config.security.operator_token);
     let scheme = if is_tls { "https" } else { "http" };
     let Running { http_addr: http, grpc_addr: grpc, metrics_addr: metrics, .. } = running;
     let http = format!("{scheme}://{http}");
@@ -143,7 +170,7 @@ Punchline {version}, development server. Known credentials, loopback only.
   advertiser      {ADVERTISER}     (production and staging)
   apiKey          {API_KEY}
   apiSecret       {API_SECRET}
-  operator token  {OPERATOR_TOKEN}
+  operator token  {operator_token}
   member          phone {PHONE}, e-mail {EMAIL}; has joined velo-club
 
 Try it (staging; without the "staging-" it is production):
@@ -163,6 +190,15 @@ Try it (staging; without the "staging-" it is production):
     )
 }
 
+/// What the greeting says: another than the known one is a secret.
+fn operator_token(configured: &Secret) -> &'static str {
+    match configured.expose() {
+        OPERATOR_TOKEN => OPERATOR_TOKEN,
+        "" => "none",
+        _ => "as configured",
+    }
+}
+
 /// Writes to stderr, for people: not a log line.
 pub(crate) fn tell(text: &str) {
     // Where stderr is closed, nobody is there to be told.
@@ -172,6 +208,51 @@ pub(crate) fn tell(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use punchline_engine::event::{AdvertiserCreated, CredentialIssued, CredentialRevoked, Event, Recorded};
+    use punchline_engine::id::Sequence;
+    use punchline_engine::time::UnixMillis;
+
+    fn issued(id: &str, secret: &str) -> Event {
+        let credential = Credential {
+            id: id.parse().expect("a slug"),
+            secret_hash: auth::hash(secret),
+            scopes: Vec::new(),
+            description: String::new(),
+            created_at: UnixMillis(0),
+            revoked_at: None,
+        };
+        CredentialIssued { credential }.into()
+    }
+
+    #[test]
+    fn known_credentials_and_real_data_stay_apart() {
+        let created = || AdvertiserCreated { advertiser_id: ADVERTISER, name: "Velo".into() }.into();
+        let revoked = || CredentialRevoked { credential_id: API_KEY.parse().expect("a slug") }.into();
+        for (what, events, dev_starts, plain_starts) in [
+            ("nothing", vec![], true, true),
+            ("real data", vec![created(), issued("key", "secret")], false, true),
+            ("another secret", vec![created(), issued(API_KEY, "secret")], false, true),
+            ("dev data", vec![created(), issued(API_KEY, API_SECRET)], true, false),
+            ("revoked", vec![created(), issued(API_KEY, API_SECRET), revoked()], false, true),
+        ] {
+            let mut directory = Directory::default();
+            let tenant = Tenant { advertiser: ADVERTISER, environment: Environment::Production };
+            for (event, sequence) in events.iter().zip((1..).map(Sequence)) {
+                let recorded = Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant, member: None, event };
+                directory.apply(&recorded);
+            }
+            let starts = |is_dev| check_journal(&directory, is_dev).is_ok();
+            assert_eq!((starts(true), starts(false)), (dev_starts, plain_starts), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_greeting_shows_the_token_that_is_in_force() {
+        for (configured, told) in [(OPERATOR_TOKEN, OPERATOR_TOKEN), ("hush-hush-hush", "as configured"), ("", "none")]
+        {
+            assert_eq!(operator_token(&Secret::new(configured)), told);
+        }
+    }
 
     #[test]
     fn the_embedded_campaign_is_valid() {

@@ -18,8 +18,8 @@ use std::sync::LazyLock;
 use metrics::{Counter, Histogram};
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::Tenant;
-use punchline_engine::loyalty::consumption::{RawConsumption, Receipt};
-use punchline_engine::rejection::Rejection;
+use punchline_engine::loyalty::consumption::{Consumption, RawConsumption, Receipt};
+use punchline_engine::rejection::{InvalidField, Rejection};
 use punchline_runtime::clock::Stopwatch;
 use punchline_runtime::committer::{Answer, Outcome, Refusal, Unavailable};
 use punchline_runtime::node::Node;
@@ -31,30 +31,39 @@ use punchline_runtime::node::Node;
 /// The first check that fails, in API.md's order from the body on, or why nothing is taken in now.
 pub async fn record(node: &Node, tenant: Tenant, raw: RawConsumption) -> Result<Receipt, Refusal> {
     let watch = Stopwatch::start();
-    let result = match checked(node, tenant, raw) {
-        Ok(command) => receipt(node.submitter().submit(command).await),
-        Err(refusal) => Err(refusal),
+    let result = match check(node, raw) {
+        Ok(consumption) => receipt(node.submitter().submit(command(tenant, consumption)).await),
+        Err(invalid) => Err(Rejection::Invalid(invalid).into()),
     };
     count(&result, &watch);
     result
 }
 
-/// Takes consumptions in, each on its own; gives their results in their order once all are on disk.
+/// The shape check, with the node's time. What comes out is bounded, whatever came in.
+///
+/// # Errors
+///
+/// The first field that is missing or out of bounds.
+pub fn check(node: &Node, raw: RawConsumption) -> Result<Consumption, InvalidField> {
+    raw.check(node.clock().now())
+}
+
+/// Takes checked consumptions in, each on its own; gives their results in their order once all are on disk.
 ///
 /// A `patient` caller waits where the queue is full, as a stream does whose sender is held back by that;
 /// the others are refused at once.
 pub async fn record_all(
     node: &Node,
     tenant: Tenant,
-    raws: Vec<RawConsumption>,
+    checked: Vec<Result<Consumption, InvalidField>>,
     patient: bool,
 ) -> Vec<Result<Receipt, Refusal>> {
     let watch = Stopwatch::start();
-    let mut results: Vec<Option<Refusal>> = Vec::with_capacity(raws.len());
-    let mut commands = Vec::with_capacity(raws.len());
-    for raw in raws {
-        let checked = checked(node, tenant, raw);
-        results.push(checked.map(|command| commands.push(command)).err());
+    let mut results: Vec<Option<Refusal>> = Vec::with_capacity(checked.len());
+    let mut commands = Vec::with_capacity(checked.len());
+    for checked in checked {
+        let taken = checked.map(|consumption| commands.push(command(tenant, consumption)));
+        results.push(taken.map_err(|invalid| Rejection::Invalid(invalid).into()).err());
     }
     let sent = commands.len();
     let answers = match commands.is_empty() {
@@ -75,15 +84,14 @@ pub async fn record_all(
     results.into_iter().map(finish).collect()
 }
 
-/// Counts a consumption that was refused before its body was looked at: credentials, rate, size, form.
-pub fn count_refused(reason: &'static str) {
-    METRICS.rejected.increment(1);
-    metrics::counter!("punchline_ingest_rejections_total", "reason" => reason).increment(1);
+/// Counts consumptions that were refused before their body was looked at: credentials, rate, size, form.
+pub fn count_refused(reason: &'static str, consumptions: usize) {
+    METRICS.rejected.increment(consumptions as u64);
+    metrics::counter!("punchline_ingest_rejections_total", "reason" => reason).increment(consumptions as u64);
 }
 
-fn checked(node: &Node, tenant: Tenant, raw: RawConsumption) -> Result<Command, Refusal> {
-    let consumption = raw.check(node.clock().now()).map_err(Rejection::Invalid)?;
-    Ok(Command { tenant, request_id: None, action: Action::RecordConsumption(consumption) })
+fn command(tenant: Tenant, consumption: Consumption) -> Command {
+    Command { tenant, request_id: None, action: Action::RecordConsumption(consumption) }
 }
 
 fn receipt(answer: Answer) -> Result<Receipt, Refusal> {

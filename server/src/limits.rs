@@ -43,7 +43,7 @@ pub struct Allowance {
     pub remaining: u32,
     /// When the window ends, in seconds since 1970, rounded up.
     pub reset_unix_s: i64,
-    /// Whether the call is refused, and in how many milliseconds it would not be.
+    /// Whether a call is refused, and in how many milliseconds it would not be.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -55,6 +55,25 @@ impl RateLimiter {
 
     /// Counts `calls` of `tenant`, all of them or none; `None` where there is no limit.
     pub fn take(&self, tenant: Tenant, calls: u32, now: UnixMillis) -> Option<Allowance> {
+        self.count(tenant, calls, now, |remaining| if calls <= remaining { calls } else { 0 })
+    }
+
+    /// Counts as many of `calls` as fit; gives their number.
+    pub fn take_some(&self, tenant: Tenant, calls: u32, now: UnixMillis) -> (u32, Option<Allowance>) {
+        let mut granted = calls;
+        let allowance = self.count(tenant, calls, now, |remaining| {
+            granted = calls.min(remaining);
+            granted
+        });
+        (granted, allowance)
+    }
+
+    /// Calls allowed in a window; 0: no limit.
+    pub fn per_minute(&self) -> u32 {
+        self.per_minute
+    }
+
+    fn count(&self, tenant: Tenant, calls: u32, now: UnixMillis, grant: impl FnOnce(u32) -> u32) -> Option<Allowance> {
         if self.per_minute == 0 {
             return None;
         }
@@ -65,16 +84,14 @@ impl RateLimiter {
         if window.ends_at <= now || window.ends_at > fresh.ends_at {
             *window = fresh;
         }
-        let fits = calls <= self.per_minute - window.used;
-        if fits {
-            window.used += calls;
-        }
+        let granted = grant(self.per_minute - window.used);
+        window.used += granted;
         let left_ms = window.ends_at.0 - now.0;
         Some(Allowance {
             limit: self.per_minute,
             remaining: self.per_minute - window.used,
             reset_unix_s: window.ends_at.0.div_euclid(1_000) + i64::from(window.ends_at.0.rem_euclid(1_000) > 0),
-            retry_after_ms: (!fits).then_some(left_ms.unsigned_abs()),
+            retry_after_ms: (granted < calls).then_some(left_ms.unsigned_abs()),
         })
     }
 }
@@ -111,6 +128,19 @@ mod tests {
             let got = (allowance.remaining, allowance.retry_after_ms);
             assert_eq!(got, (remaining, retry_after_ms), "{calls} calls of {tenant} after {after_ms} ms");
         }
+    }
+
+    #[test]
+    fn what_fits_is_taken() {
+        let limiter = RateLimiter::new(300);
+        let now = UnixMillis(0);
+        for (calls, granted, remaining, refused) in [(256, 256, 44, false), (256, 44, 0, true), (1, 0, 0, true)] {
+            let (taken, allowance) = limiter.take_some(TENANT, calls, now);
+            let allowance = allowance.expect("there is a limit");
+            let got = (taken, allowance.remaining, allowance.retry_after_ms.is_some());
+            assert_eq!(got, (granted, remaining, refused), "{calls} calls");
+        }
+        assert_eq!(RateLimiter::new(0).take_some(TENANT, 256, now), (256, None));
     }
 
     #[test]

@@ -109,7 +109,8 @@ fn print_record(first: u64, bytes: &[u8], format: Format) -> Result<(), Box<dyn 
         let text = match format {
             Format::Table => {
                 let key = key.as_deref().unwrap_or("-");
-                format!("{:>10} {} {} {name:<28} {key} {data}", recorded.sequence.0, recorded.time, recorded.tenant)
+                let (sequence, time, tenant) = (recorded.sequence.0, recorded.time, recorded.tenant);
+                output::harmless(&format!("{sequence:>10} {time} {tenant} {name:<28} {key} {data}"))
             }
             Format::Json => json!({
                 "sequence": recorded.sequence.0,

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::transport::{Transport, TransportLimits};
+use punchline_engine::id::Tenant;
 use punchline_runtime::clock::{Clock, SystemClock};
 use punchline_runtime::committer::Unavailable;
 use punchline_runtime::node::{Node, NodeOptions, OpenError, open_stores};
@@ -88,6 +89,22 @@ pub enum StartError {
         /// Why.
         refused: Box<Refused>,
     },
+    /// `--dev` on what was not made by it.
+    #[error(
+        "storage.data_dir holds data that `serve --dev` did not make, and would get credentials that everybody \
+         knows: name another directory with --data-dir"
+    )]
+    NotDevData,
+    /// Without `--dev`, on what was made by it.
+    #[error(
+        "storage.data_dir was made by `serve --dev`: everybody knows the credentials {key} of advertiser {} \
+         ({}); name another directory with --data-dir, or start with --dev and revoke {key} in both environments",
+        tenant.advertiser, tenant.environment, key = dev::API_KEY
+    )]
+    KnownCredentials {
+        /// Whose credentials.
+        tenant: Tenant,
+    },
     /// `--dev` on an address that others reach.
     #[error("{key} is {address}, which is not loopback: `serve --dev` has known credentials and listens nowhere else")]
     NotLoopback {
@@ -110,6 +127,7 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             StartError::Tls(_) | StartError::TlsFile { .. } | StartError::NotLoopback { .. } => EXIT_CONFIG,
+            StartError::NotDevData | StartError::KnownCredentials { .. } => EXIT_CONFIG,
             StartError::MasterKey(MasterKeyError::Missing { .. } | MasterKeyError::Malformed { .. }) => EXIT_CONFIG,
             _ => EXIT_FAILED,
         }
@@ -157,6 +175,10 @@ async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
     let (metrics_listener, metrics_addr) = bind("metrics", "server.metrics_bind", config.server.metrics_bind).await?;
     let (node, master_key) = open_node(&config)?;
     let node = Arc::new(node);
+    if let Err(refused) = dev::check_journal(&node.directory(), dev) {
+        node.close().await;
+        return Err(refused);
+    }
     if dev {
         dev::load(&node).await?;
     }
@@ -291,7 +313,7 @@ async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, Sta
         "serving"
     );
     if is_dev {
-        dev::tell(&dev::greeting(&running, config.server.tls.is_some()));
+        dev::tell(&dev::greeting(&running, config));
     } else if config.security.operator_token.is_empty() {
         tracing::warn!("security.operator_token is empty: nobody can administer this server");
     }
@@ -329,5 +351,38 @@ fn raise_descriptors(in_flight_max: usize) {
     let raised = Rlimit { current: Some(raised), maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, current, wanted, "the limit of open files stays low");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    /// Starts and stops, on a runtime of its own: its end lets go of the data directory.
+    fn start_and_stop(config: &Config, dev: bool) -> Result<(), StartError> {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            start_with(config.clone(), dev).await?.shutdown().await;
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn what_dev_made_is_not_served_without_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut flags: Vec<(String, String)> = Vec::new();
+        for bind in ["server.grpc_bind", "server.http_bind", "server.metrics_bind"] {
+            flags.push((bind.into(), "127.0.0.1:0".into()));
+        }
+        flags.push(("storage.data_dir".into(), dir.path().join("data").display().to_string()));
+        let config = Config::load(&Sources { flags, ..Sources::default() }).expect("valid");
+        for _ in 0..2 {
+            start_and_stop(&config, true).expect("its own data");
+        }
+        let refused = start_and_stop(&config, false).expect_err("the credentials are known");
+        assert_eq!(refused.exit_code(), EXIT_CONFIG);
+        let told = refused.to_string();
+        assert!(told.contains("dev-key") && told.contains("--data-dir"), "{told}");
     }
 }

@@ -42,7 +42,11 @@ impl World {
     }
 
     pub fn submit(&mut self, action: Action) -> Result<Vec<Event>, Rejection> {
-        let command = Command { tenant: TENANT, request_id: None, action };
+        self.submit_as(None, action)
+    }
+
+    pub fn submit_as(&mut self, request_id: Option<&str>, action: Action) -> Result<Vec<Event>, Rejection> {
+        let command = Command { tenant: TENANT, request_id: request_id.map(str::to_owned), action };
         let key = command.key();
         let seen = key.as_ref().and_then(|key| self.seen.get(key)).map(|i| &self.journal[*i]);
         let owners: Vec<_> = command.identifiers().iter().map(|i| self.owners.get(i).copied()).collect();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use punchline_delivery::auth::BasicAuth;
 use punchline_delivery::courier::{APPLICATION_JSON, AttemptRequest};
 use punchline_delivery::dialect::standard;
-use punchline_delivery::endpoint::{Endpoint, EndpointPolicy};
+use punchline_delivery::endpoint::{Endpoint, EndpointPolicy, origin_of};
 use punchline_delivery::headers::StaticHeaders;
 use punchline_delivery::outcome::PermanentStatuses;
 use punchline_delivery::signature::{Secret, sign};
@@ -117,7 +117,7 @@ pub fn check(
     policy: &EndpointPolicy,
 ) -> Result<(Endpoint, StaticHeaders, PermanentStatuses), TargetError> {
     let endpoint = Endpoint::parse(&subscription.url, policy)
-        .map_err(|e| InvalidField::new("url", &subscription.url, format!("is refused: {e}")))?;
+        .map_err(|e| InvalidField::new("url", origin_of(&subscription.url), format!("is refused: {e}")))?;
     let basic = match &subscription.basic_auth {
         None => None,
         Some(auth) => {

@@ -195,7 +195,7 @@ impl Recorder {
         *self.tally.refused.entry(reason.to_owned()).or_default() += 1;
         if reason != EXISTS {
             let id = if id.is_empty() { String::new() } else { format!(" {id}:") };
-            self.progress.note(&format!("line {line}:{id} {reason}: {message}"));
+            self.progress.note(&output::harmless(&format!("line {line}:{id} {reason}: {message}")));
             self.stopped |= self.stop_on_error;
         }
     }

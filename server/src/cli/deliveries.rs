@@ -69,9 +69,9 @@ pub(super) struct DeliveryRef {
     sequence: u64,
 }
 
+/// The states that are listed: what is pending has not departed from anything.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum StateName {
-    Pending,
     Waiting,
     Held,
     Delivered,
@@ -81,7 +81,6 @@ pub(super) enum StateName {
 impl StateName {
     fn state(self) -> v1::DeliveryState {
         match self {
-            Self::Pending => v1::DeliveryState::Pending,
             Self::Waiting => v1::DeliveryState::Waiting,
             Self::Held => v1::DeliveryState::Held,
             Self::Delivered => v1::DeliveryState::Delivered,

@@ -153,7 +153,8 @@ fn event_line(event: &v1::Event, format: Format) -> String {
         Format::Table => {
             let time = value.get("time").and_then(Value::as_str).unwrap_or_default();
             let member = if event.member_id.is_empty() { "-" } else { &event.member_id };
-            format!("{:>10}  {time:<24}  {:<32}  {member:<36}  {}", event.sequence, event.r#type, event.data_json)
+            let (kind, data) = (&event.r#type, &event.data_json);
+            output::harmless(&format!("{:>10}  {time:<24}  {kind:<32}  {member:<36}  {data}", event.sequence))
         }
     }
 }
@@ -161,6 +162,13 @@ fn event_line(event: &v1::Event, format: Format) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_does_nothing_to_a_terminal() {
+        let event = v1::Event { data_json: "{\"name\":\"\u{9b}2J\"}".into(), ..v1::Event::default() };
+        let line = event_line(&event, Format::Table);
+        assert!(line.ends_with(r#"{"name":"\u{9b}2J"}"#), "{line}");
+    }
 
     #[test]
     fn a_tail_begins_where_it_is_told() {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::output::harmless;
 use crate::config::ConfigError;
 
 /// For `--help`.
@@ -121,10 +122,10 @@ pub(super) fn reason_of(status: &Status) -> String {
 /// `REASON: message`, then what the details add, a line each.
 fn told(status: &Status) -> String {
     let details = status.get_error_details();
-    let mut text = format!("{}: {}", reason_of(status), status.message());
+    let mut text = format!("{}: {}", harmless(&reason_of(status)), harmless(status.message()));
     let mut line = |what: &str, about: &str| {
         let separator = if what.is_empty() || about.is_empty() { "" } else { ": " };
-        let _ = write!(text, "\n  {what}{separator}{about}");
+        let _ = write!(text, "\n  {}{separator}{}", harmless(what), harmless(about));
     };
     for violation in details.bad_request().map(|b| b.field_violations.as_slice()).unwrap_or_default() {
         line(&violation.field, &violation.description);
@@ -170,7 +171,7 @@ mod tests {
         let status = Status::with_error_details(Code::InvalidArgument, "Quantity is invalid", details);
         let told = Failure::from(status).told().expect("told");
         assert_eq!(told, "error: INVALID_QUANTITY: Quantity is invalid\n  lines[0].quantity: 1.5 is no whole number");
-        let bare = Failure::from(Status::not_found("nothing there")).told().expect("told");
-        assert_eq!(bare, "error: NotFound: nothing there");
+        let bare = Failure::from(Status::not_found("nothing\n\u{1b}there")).told().expect("told");
+        assert_eq!(bare, "error: NotFound: nothing\\n\\u{1b}there");
     }
 }

@@ -86,18 +86,34 @@ pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text} is no duration, as 500ms, 5s, 5m or 2h"))
 }
 
-/// `name=value` or `name: value`.
-pub(super) fn pair(separator: char) -> impl Fn(&str) -> Result<(String, String), String> + Clone + Send + Sync {
-    move |text| {
-        let (name, value) =
-            text.split_once(separator).ok_or(format!("{text} is to be of the form name{separator}value"))?;
-        Ok((name.trim().to_owned(), value.trim().to_owned()))
-    }
+/// `name=value`.
+pub(super) fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("is to be of the form name=value")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// `name:value` of an option that may hold a secret: not for clap, which shows what it refuses.
+///
+/// # Errors
+///
+/// [`Failure::Usage`], without the text.
+pub(super) fn secret_pair(option: &str, text: &str) -> Result<(String, String), Failure> {
+    let malformed = || Failure::Usage(format!("{option} has no colon (its value is not shown)"));
+    let (name, value) = text.split_once(':').ok_or_else(malformed)?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let read = secret_pair("--header", "Authorization: Bearer a:b").expect("a pair");
+        assert_eq!((read.0.as_str(), read.1.as_str()), ("Authorization", "Bearer a:b"));
+        let told = secret_pair("--basic-auth", "s3cret").expect_err("no pair").to_string();
+        assert!(told.contains("--basic-auth") && !told.contains("s3cret"), "{told}");
+    }
 
     #[test]
     fn durations_are_read() {

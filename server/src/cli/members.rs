@@ -86,7 +86,7 @@ pub(super) struct RegisterArgs {
     #[arg(long, value_name = "BOOL")]
     marketing_consent: Option<bool>,
     /// Anything else; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = input::pair('='))]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = input::pair)]
     attribute: Vec<(String, String)>,
     /// Makes a repeated call harmless
     #[arg(long, value_name = "ID", default_value = "")]

@@ -358,12 +358,20 @@ mod tests {
             let parsed = Cli::try_parse_from(["punchline"].into_iter().chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("an error"));
         }
+        // Checked later: clap shows what it refuses, and it may be a secret.
+        let later =
+            ["subscriptions create --url https://x --header s3cret --basic-auth s3cret", "webhooks listen --secret x"];
+        for line in later {
+            let parsed = Cli::try_parse_from(["punchline"].into_iter().chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}");
+        }
         let wrong = [
             "members get",
             "members get 0198 --phone 1",
             "subscriptions create",
             "subscriptions create --url https://x --no-retries --retry-delays 5s",
             "serve --set nonsense",
+            "deliveries list 0198 --state pending",
             "subscriptions create --url https://x --retry-delays soon",
         ];
         for line in wrong {

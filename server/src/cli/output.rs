@@ -2,6 +2,11 @@
 //!
 //! Data goes to standard output, and nothing else does; notes go to standard error. This is the one
 //! place of the command line that writes.
+//!
+//! # Invariants
+//!
+//! - What others have written (receivers, senders, servers) does nothing to a terminal: where people look,
+//!   control characters are shown as `\u{1b}`.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -43,8 +48,15 @@ pub(crate) fn print_one(format: Format, value: Value) {
 
 /// Tells people something that is no data.
 pub(crate) fn note(text: &str) {
+    let lines: Vec<String> = text.split('\n').map(harmless).collect();
     // Standard error may be closed; then nobody wants to know.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", lines.join("\n"));
+}
+
+/// A text as people may see it: on one line, without what a terminal would obey.
+pub(crate) fn harmless(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
 }
 
 /// Whether a progress bar would be seen.
@@ -133,12 +145,12 @@ fn cell(value: &Value) -> String {
         Value::Null => String::new(),
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::Number(number) => number.to_string(),
-        Value::String(text) => enum_word(text).unwrap_or_else(|| text.clone()),
+        Value::String(text) => harmless(&enum_word(text).unwrap_or_else(|| text.clone())),
         Value::Array(items) if items.iter().any(Value::is_object) => joined(items.iter().map(cell), "\n"),
         Value::Array(items) => joined(items.iter().map(cell), ", "),
         Value::Object(fields) => {
             let shown = fields.iter().map(|(name, value)| (name, cell(value))).filter(|(_, value)| !value.is_empty());
-            joined(shown.map(|(name, value)| format!("{name}={value}")), " ")
+            joined(shown.map(|(name, value)| format!("{}={value}", harmless(name))), " ")
         }
     }
 }
@@ -169,6 +181,8 @@ mod tests {
             (json!(["a", "b"]), "a, b"),
             (json!([{"key": "email", "value": "a@b"}]), "key=email value=a@b"),
             (json!({"a": 1, "b": ""}), "a=1"),
+            (json!("a\u{1b}[2J\nb\u{9b}1m"), "a\\u{1b}[2J\\nb\\u{9b}1m"),
+            (json!({"\u{7}": "é"}), "\\u{7}=é"),
         ];
         for (value, expected) in cases {
             assert_eq!(cell(&value), expected, "{value}");

@@ -19,8 +19,9 @@ pub(super) enum SubscriptionsCommand {
         url: String,
         #[command(flatten)]
         settings: Settings,
+        // No environment variable, here and below: the one that `webhooks listen` reads is the secret in use.
         /// Signing secret, whsec_…; made by the server if absent
-        #[arg(long, env = "PUNCHLINE_WEBHOOK_SECRET", hide_env_values = true)]
+        #[arg(long)]
         secret: Option<String>,
         /// Also deliver what happened after this position; only what happens from now on if absent
         #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
@@ -69,7 +70,7 @@ pub(super) enum SubscriptionsCommand {
         /// As `subscriptions list` shows it
         subscription_id: String,
         /// The new one, whsec_…; made by the server if absent
-        #[arg(long, env = "PUNCHLINE_WEBHOOK_SECRET", hide_env_values = true)]
+        #[arg(long)]
         secret: Option<String>,
         /// How long the old one signs too; 24 hours if absent
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
@@ -97,11 +98,11 @@ pub(super) struct Settings {
     #[arg(long = "type", value_name = "TYPE")]
     event_types: Vec<String>,
     /// Header to send along; may be repeated
-    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = input::pair(':'))]
-    headers: Vec<(String, String)>,
+    #[arg(long = "header", value_name = "NAME:VALUE")]
+    headers: Vec<String>,
     /// Basic authentication
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = input::pair(':'))]
-    basic_auth: Option<(String, String)>,
+    #[arg(long, value_name = "USER:PASSWORD")]
+    basic_auth: Option<String>,
     /// Waits before the 2nd, 3rd, … attempt, as 5s,5m,30m; the default ten attempts if absent
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',', value_parser = input::duration_ms)]
     retry_delays: Vec<u64>,
@@ -121,15 +122,20 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Sets what was given, and leaves the rest.
-    fn apply(self, subscription: &mut v1::Subscription) {
+    fn apply(self, subscription: &mut v1::Subscription) -> Result<(), Failure> {
         if let Some(description) = self.description {
             subscription.description = description;
         }
         if !self.event_types.is_empty() {
             subscription.event_types = self.event_types;
         }
-        subscription.headers.extend(self.headers);
-        if let Some((username, password)) = self.basic_auth {
+        for header in &self.headers {
+            let (name, value) = input::secret_pair("--header", header)?;
+            // As the server has them: otherwise one that is there would come twice.
+            subscription.headers.insert(name.to_ascii_lowercase(), value);
+        }
+        if let Some(basic_auth) = &self.basic_auth {
+            let (username, password) = input::secret_pair("--basic-auth", basic_auth)?;
             subscription.basic_auth = Some(v1::BasicAuth { username, password });
         }
         if !self.retry_delays.is_empty() {
@@ -149,6 +155,7 @@ impl Settings {
         if !self.permanent_statuses.is_empty() {
             subscription.permanent_statuses = self.permanent_statuses;
         }
+        Ok(())
     }
 }
 
@@ -160,7 +167,7 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
     match command {
         SubscriptionsCommand::Create { url, settings, secret, from_sequence, request_id } => {
             let mut subscription = v1::Subscription { url, ..v1::Subscription::default() };
-            settings.apply(&mut subscription);
+            settings.apply(&mut subscription)?;
             let request = v1::CreateSubscriptionRequest {
                 subscription: Some(subscription),
                 secret: secret.unwrap_or_default(),
@@ -192,7 +199,7 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
             if let Some(url) = url {
                 subscription.url = url;
             }
-            settings.apply(&mut subscription);
+            settings.apply(&mut subscription)?;
             // With the etag that was read: who came between is not overwritten.
             let request = v1::UpdateSubscriptionRequest { subscription: Some(subscription) };
             one(&service.update_subscription(request).await?.into_inner().subscription)
@@ -239,4 +246,26 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
 
 fn one(subscription: &Option<v1::Subscription>) -> Result<Answer, Failure> {
     Ok(Answer::One(json_of(subscription)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn a_header_replaces_the_one_of_its_name() {
+        let mut subscription = v1::Subscription::default();
+        subscription.headers.insert("x-key".into(), String::new());
+        let line = Line::parse_from(["line", "--header", "X-Key: new", "--header", "X-Other:a"]);
+        line.settings.apply(&mut subscription).expect("valid");
+        let expected = [("x-key", "new"), ("x-other", "a")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(subscription.headers, expected.into());
+    }
 }

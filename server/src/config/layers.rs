@@ -9,6 +9,7 @@
 //! it stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -141,8 +142,9 @@ impl Settings {
     }
 
     /// Lays the variables that are settings on top.
-    pub(super) fn lay_env<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a str)>) {
-        for (variable, text) in variables {
+    pub(super) fn lay_env<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a OsStr)>) {
+        let mut laid: BTreeMap<String, &str> = BTreeMap::new();
+        for (variable, value) in variables {
             // Without `__` it is an option of the command line (PUNCHLINE_TOKEN), or what Kubernetes
             // makes for a service of our name (PUNCHLINE_PORT_8080_TCP).
             let Some(name) = variable.strip_prefix(ENV_PREFIX).filter(|name| name.contains("__")) else {
@@ -152,12 +154,24 @@ impl Settings {
             let key_of = |name: &str| name.to_ascii_lowercase().replace("__", ".");
             let key = key_of(name);
             let in_file = name.strip_suffix(ENV_FILE_SUFFIX).map(key_of).filter(|_| !self.defaults.contains_key(&key));
-            match in_file {
-                Some(key) => match std::fs::read_to_string(text) {
-                    Ok(content) => self.lay_text(&key, content.trim_end_matches(['\r', '\n']), origin),
-                    Err(error) => self.problem(origin, format!("cannot read {text}: {error}")),
-                },
-                None => self.lay_text(&key, text, origin),
+            let is_file = in_file.is_some();
+            let key = in_file.unwrap_or(key);
+            // Whichever won, it would be chance.
+            if let Some(other) = laid.insert(key.clone(), variable) {
+                self.problem(origin, format!("{key} is set by {other} too: only one of them may be"));
+                continue;
+            }
+            let Some(text) = value.to_str() else {
+                self.problem(origin, format!("{key} is not UTF-8 (its value is not shown)"));
+                continue;
+            };
+            if !is_file {
+                self.lay_text(&key, text, origin);
+                continue;
+            }
+            match std::fs::read_to_string(text) {
+                Ok(content) => self.lay_text(&key, content.trim_end_matches(['\r', '\n']), origin),
+                Err(error) => self.problem(origin, format!("cannot read {text}: {error}")),
             }
         }
     }

@@ -12,9 +12,9 @@ const NOTHING: Case = Case { file: "", env: &[], flags: &[], dev: false };
 fn load(case: &Case) -> Result<Config, String> {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
     std::fs::write(file.path(), case.file).expect("written");
-    let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let sources =
-        Sources { dev: case.dev, file: Some(file.path().to_owned()), env: owned(case.env), flags: owned(case.flags) };
+    let env = case.env.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+    let flags = case.flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let sources = Sources { dev: case.dev, file: Some(file.path().to_owned()), env, flags };
     let name = file.path().display().to_string();
     Config::load(&sources).map_err(|error| error.to_string().replace(&name, "F"))
 }
@@ -95,12 +95,39 @@ fn the_environment_has_types_files_and_strangers() {
         ("PUNCHLINE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
         ("HOME", "/root"),
     ];
-    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
     let config = Config::load(&Sources { env, ..Sources::default() }).expect("valid");
     assert_eq!(config.security.operator_token.expose(), "out-of-a-file-1");
     assert_eq!(config.server.tls.expect("tls").cert_file.to_str(), Some("/c.pem"));
     assert!(config.delivery.allow_http);
     assert_eq!(config.delivery.allow_private.len(), 2);
+}
+
+#[test]
+fn nothing_of_the_environment_is_ignored() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = |bytes: &[u8]| std::ffi::OsStr::from_bytes(bytes).to_owned();
+    let cases = [
+        (
+            vec![
+                ("PUNCHLINE_SECURITY__OPERATOR_TOKEN", odd(b"hush-hush-hush")),
+                ("PUNCHLINE_SECURITY__OPERATOR_TOKEN_FILE", odd(b"/token")),
+            ],
+            Some("security.operator_token is set by PUNCHLINE_SECURITY__OPERATOR_TOKEN too"),
+        ),
+        (vec![("PUNCHLINE_STORAGE__DATA_DIR", odd(b"/x\xff"))], Some("storage.data_dir is not UTF-8")),
+        (vec![("PUNCHLINE_SECURITY__MASTER_KEY_FILE", odd(b"/x\xff"))], Some("security.master_key is not UTF-8")),
+        (vec![("PUNCHLINE_TOKEN", odd(b"\xff")), ("HOME", odd(b"\xff"))], None),
+    ];
+    for (env, expected) in cases {
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let told = Config::load(&Sources { env, ..Sources::default() }).err().map(|error| error.to_string());
+        let right = match expected {
+            Some(expected) => told.as_ref().is_some_and(|told| told.contains(expected) && !told.contains("hush")),
+            None => told.is_none(),
+        };
+        assert!(right, "{told:?}");
+    }
 }
 
 #[test]

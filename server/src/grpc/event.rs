@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use v1::subscribe_request::Start;
 use v1::subscribe_response::Kind;
 
-use super::{Answer, Api};
+use super::{Answer, Api, Authorized};
 use crate::convert::{self, instant, optional_id, timestamp};
 use crate::refuse::Refused;
 
@@ -61,7 +61,8 @@ impl EventService for Api {
     }
 
     async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Answer<Self::SubscribeStream> {
-        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let caller = Authorized { api: self.clone(), metadata: request.metadata().clone(), scope: Scope::Read };
+        let (tenant, request) = (caller.tenant()?, request.into_inner());
         let wanted = wanted(tenant, request.filter)?;
         let heartbeat_ms = match request.heartbeat_ms {
             0 => HEARTBEAT_MS_DEFAULT,
@@ -81,8 +82,8 @@ impl EventService for Api {
         let mut heartbeat = tokio::time::interval(Duration::from_millis(heartbeat_ms));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let node = &self.state.node;
-        let sending =
-            Sending { feed: node.feed().clone(), clock: node.clock().clone(), to, heartbeat, down: self.down.clone() };
+        let (feed, clock) = (node.feed().clone(), node.clock().clone());
+        let sending = Sending { caller, feed, clock, to, heartbeat, down: self.down.clone() };
         tokio::spawn(sending.run(wanted, position));
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
@@ -134,6 +135,7 @@ fn first_at(feed: &Feed, time: UnixMillis) -> Result<Sequence, ReadError> {
 
 /// One subscriber's task.
 struct Sending {
+    caller: Authorized,
     feed: Arc<Feed>,
     clock: Arc<dyn Clock>,
     to: mpsc::Sender<Result<v1::SubscribeResponse, Status>>,
@@ -141,7 +143,7 @@ struct Sending {
     down: watch::Receiver<bool>,
 }
 
-/// The subscriber has gone.
+/// The subscriber has gone, or has been told why it must.
 struct Gone;
 
 impl Sending {
@@ -153,6 +155,9 @@ impl Sending {
         loop {
             if *self.down.borrow() {
                 return drop(self.to.send(Err(Refused::shutting_down().into())).await);
+            }
+            if self.admitted().await.is_err() {
+                return;
             }
             let sent = match follower.next(FEED_PAGE).await {
                 Ok(Some(page)) => {
@@ -177,6 +182,13 @@ impl Sending {
                 return;
             }
         }
+    }
+
+    /// Ends with the refusal where the token has expired or the key was revoked.
+    async fn admitted(&self) -> Result<(), Gone> {
+        let Err(refused) = self.caller.tenant() else { return Ok(()) };
+        drop(self.to.send(Err(refused.into())).await);
+        Err(Gone)
     }
 
     async fn send(&self, kind: Kind) -> Result<(), Gone> {
@@ -210,6 +222,7 @@ impl Sending {
     }
 
     async fn beat(&self, sequence: u64) -> Result<(), Gone> {
+        self.admitted().await?;
         let time = Some(timestamp(self.clock.now()));
         self.send(Kind::Heartbeat(v1::Heartbeat { sequence, time })).await
     }

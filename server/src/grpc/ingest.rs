@@ -3,19 +3,18 @@
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use punchline_engine::id::Tenant;
-use punchline_engine::loyalty::consumption::Receipt;
+use punchline_engine::loyalty::consumption::{Consumption, Receipt};
 use punchline_engine::loyalty::tenant::Scope;
-use punchline_engine::rejection::Rejection;
+use punchline_engine::rejection::{InvalidField, Rejection};
 use punchline_proto::v1;
 use punchline_proto::v1::ingest_service_server::IngestService;
 use punchline_runtime::committer::Refusal;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use v1::consumption_result::Outcome as Wire;
 
-use super::{Answer, Api};
+use super::{Answer, Api, Authorized};
 use crate::convert;
 use crate::ingest;
 use crate::refuse::Refused;
@@ -24,21 +23,38 @@ use crate::refuse::Refused;
 const BATCH_MAX: usize = 1_000;
 /// Messages of a stream that are taken in at once: what has arrived, up to so many.
 const CHUNK_MAX: usize = 256;
+/// Lines of these messages, which bound the bytes of a chunk: some 2 MiB, where all are as long as may be.
+const CHUNK_LINES_MAX: usize = 4_096;
 /// Chunks of one stream under way at once: one syncs, one is decided, and two arrive.
 const CHUNKS_MAX: usize = 4;
 
 impl Api {
     /// Counts consumptions against the tenant's limit, all of them or none.
     fn within_limit(&self, tenant: Tenant, count: usize) -> Result<(), Refused> {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let allowance = self.state.grpc_limit.take(tenant, count, self.state.node.clock().now());
-        match allowance.and_then(|allowance| allowance.retry_after_ms) {
-            Some(ms) => {
-                ingest::count_refused("RATE_LIMIT_EXCEEDED");
-                Err(Refused::rate_limited(ms))
-            }
-            None => Ok(()),
+        let limit = &self.state.grpc_limit;
+        let allowance = limit.take(tenant, u32::try_from(count).unwrap_or(u32::MAX), self.state.node.clock().now());
+        let Some(retry_after_ms) = allowance.and_then(|allowance| allowance.retry_after_ms) else { return Ok(()) };
+        ingest::count_refused("RATE_LIMIT_EXCEEDED", count);
+        let mut refused = Refused::rate_limited(retry_after_ms);
+        if count > limit.per_minute() as usize {
+            // No window is ever large enough.
+            let allowed = limit.per_minute();
+            refused.retry_after_ms = None;
+            refused.message = format!("a batch of {count} never fits into the limit of {allowed} a minute: split it");
         }
+        Err(refused)
+    }
+
+    /// Counts as many consumptions as fit into the tenant's limit; gives their number, and what the others
+    /// are told.
+    fn within_limit_some(&self, tenant: Tenant, count: usize) -> (usize, Option<Refused>) {
+        let calls = u32::try_from(count).unwrap_or(u32::MAX);
+        let (granted, allowance) = self.state.grpc_limit.take_some(tenant, calls, self.state.node.clock().now());
+        let refused = allowance.and_then(|allowance| allowance.retry_after_ms).map(|retry_after_ms| {
+            ingest::count_refused("RATE_LIMIT_EXCEEDED", count - granted as usize);
+            Refused::rate_limited(retry_after_ms)
+        });
+        (granted as usize, refused)
     }
 }
 
@@ -50,9 +66,9 @@ impl IngestService for Api {
         &self,
         request: Request<v1::RecordConsumptionRequest>,
     ) -> Answer<v1::RecordConsumptionResponse> {
-        let (tenant, request) = self.tenant(request, Scope::Ingest)?;
+        let (tenant, request) = self.tenant(request, Scope::Ingest).map_err(counted)?;
         self.within_limit(tenant, 1)?;
-        let consumption = convert::required("consumption", request.consumption)?;
+        let consumption = convert::required("consumption", request.consumption).map_err(counted)?;
         let recorded = ingest::record(&self.state.node, tenant, convert::consumption(consumption)).await;
         let receipt = recorded.map_err(refused)?;
         Ok(Response::new(v1::RecordConsumptionResponse { receipt: Some(convert::receipt(receipt)) }))
@@ -62,14 +78,18 @@ impl IngestService for Api {
         &self,
         request: Request<v1::BatchRecordConsumptionsRequest>,
     ) -> Answer<v1::BatchRecordConsumptionsResponse> {
-        let (tenant, request) = self.tenant(request, Scope::Ingest)?;
+        let (tenant, request) = self.tenant(request, Scope::Ingest).map_err(counted)?;
         let count = request.consumptions.len();
         if !(1..=BATCH_MAX).contains(&count) {
-            return Err(Refused::field("consumptions", count.to_string(), "must be 1 to 1000").into());
+            let refused = Refused::field("consumptions", count.to_string(), "must be 1 to 1000");
+            ingest::count_refused(refused.reason, count);
+            return Err(refused.into());
         }
         self.within_limit(tenant, count)?;
-        let raws = request.consumptions.into_iter().map(convert::consumption).collect();
-        let results = ingest::record_all(&self.state.node, tenant, raws, false).await;
+        let node = &self.state.node;
+        let check = |given| ingest::check(node, convert::consumption(given));
+        let checked = request.consumptions.into_iter().map(check).collect();
+        let results = ingest::record_all(node, tenant, checked, false).await;
         // Where none was looked at, the call as a whole is to be tried again.
         if let Some(Err(Refusal::Unavailable(why))) = results.first()
             && results.iter().all(|result| matches!(result, Err(Refusal::Unavailable(_))))
@@ -85,14 +105,18 @@ impl IngestService for Api {
         request: Request<Streaming<v1::StreamConsumptionsRequest>>,
     ) -> Answer<Self::StreamConsumptionsStream> {
         let (metadata, _, messages) = request.into_parts();
-        let caller = Authorized { api: self.clone(), metadata };
-        caller.tenant()?;
+        let caller = Authorized { api: self.clone(), metadata, scope: Scope::Ingest };
+        caller.tenant().map_err(counted)?;
         let caller = Arc::new(caller);
         let mut down = self.down.clone();
         let going_down = async move { drop(down.wait_for(|down| *down).await) };
-        let results = messages
-            .take_until(going_down)
-            .ready_chunks(CHUNK_MAX)
+        let node = self.state.node.clone();
+        // Checked one by one: decoded and unchecked, a message may take many times its bytes on the wire.
+        let check = move |message: Result<v1::StreamConsumptionsRequest, Status>| {
+            let given = message?.consumption;
+            Ok(given.map(|given| ingest::check(&node, convert::consumption(given))))
+        };
+        let results = chunks(messages.take_until(going_down).map(check))
             .map(move |chunk| take_in(caller.clone(), chunk))
             .buffered(CHUNKS_MAX)
             .flat_map(stream::iter);
@@ -100,53 +124,68 @@ impl IngestService for Api {
     }
 }
 
-/// Who sends a stream: asked again for each chunk, since a stream may outlive its token.
-struct Authorized {
-    api: Api,
-    metadata: MetadataMap,
-}
+/// A message of a stream, checked; `None` where nothing was in it.
+type Message = Result<Option<Result<Consumption, InvalidField>>, Status>;
 
-impl Authorized {
-    fn tenant(&self) -> Result<Tenant, Refused> {
-        self.api.caller(&self.metadata)?.require(Scope::Ingest)
-    }
+/// What has arrived, in chunks that are bounded in messages and in lines.
+fn chunks(messages: impl Stream<Item = Message> + Send + 'static) -> impl Stream<Item = Vec<Message>> + Send {
+    let lines = |message: &Message| match message {
+        Ok(Some(Ok(consumption))) => consumption.lines.len(),
+        _ => 0,
+    };
+    stream::unfold(Box::pin(messages.fuse()), move |mut messages| async move {
+        let first = messages.next().await?;
+        let mut lines_taken = lines(&first);
+        let mut chunk = vec![first];
+        while chunk.len() < CHUNK_MAX && lines_taken < CHUNK_LINES_MAX {
+            let Some(Some(message)) = messages.next().now_or_never() else { break };
+            lines_taken += lines(&message);
+            chunk.push(message);
+        }
+        Some((chunk, messages))
+    })
 }
 
 type Results = Vec<Result<v1::StreamConsumptionsResponse, Status>>;
 
 /// One result for each message; the end of the messages, if it is not a good one, comes last.
-async fn take_in(caller: Arc<Authorized>, chunk: Vec<Result<v1::StreamConsumptionsRequest, Status>>) -> Results {
+async fn take_in(caller: Arc<Authorized>, chunk: Vec<Message>) -> Results {
     let tenant = match caller.tenant() {
         Ok(tenant) => tenant,
-        Err(refused) => return vec![Err(refused.into())],
+        Err(refused) => {
+            ingest::count_refused(refused.reason, chunk.iter().filter(|message| message.is_ok()).count());
+            return vec![Err(refused.into())];
+        }
     };
     let mut broken = None;
-    let mut empty = Vec::with_capacity(chunk.len());
-    let mut raws = Vec::with_capacity(chunk.len());
+    let mut messages = Vec::with_capacity(chunk.len());
     for message in chunk {
         match message {
-            Ok(v1::StreamConsumptionsRequest { consumption }) => {
-                empty.push(consumption.is_none());
-                raws.extend(consumption.map(convert::consumption));
-            }
+            Ok(consumption) => messages.push(consumption),
             Err(status) => broken = Some(Err(status)),
         }
     }
-    if let Err(refused) = caller.api.within_limit(tenant, empty.len()) {
-        let answer = |_| Ok(v1::StreamConsumptionsResponse { result: Some(error(refused.clone())) });
-        return empty.into_iter().map(answer).chain(broken).collect();
-    }
-    let mut recorded = match raws.is_empty() {
+    let (granted, beyond) = caller.api.within_limit_some(tenant, messages.len());
+    let limited = messages.drain(granted..).filter_map(|_| beyond.clone().map(error)).collect::<Vec<_>>();
+    let empty: Vec<bool> = messages.iter().map(Option::is_none).collect();
+    let checked: Vec<_> = messages.into_iter().flatten().collect();
+    let mut recorded = match checked.is_empty() {
         true => Vec::new(),
-        false => ingest::record_all(&caller.api.state.node, tenant, raws, true).await,
+        false => ingest::record_all(&caller.api.state.node, tenant, checked, true).await,
     }
     .into_iter();
     let results = empty.into_iter().filter_map(|empty| match empty {
-        true => Some(error(Refused::body_required("consumption"))),
+        true => Some(error(counted(Refused::body_required("consumption")))),
         false => recorded.next().map(result),
     });
     let answer = |result| Ok(v1::StreamConsumptionsResponse { result: Some(result) });
-    results.map(answer).chain(broken).collect()
+    results.chain(limited).map(answer).chain(broken).collect()
+}
+
+/// Counts a refusal that came before the consumption was looked at.
+fn counted(refused: Refused) -> Refused {
+    ingest::count_refused(refused.reason, 1);
+    refused
 }
 
 /// A refusal with the fields' names as the proto files have them.
@@ -165,5 +204,40 @@ fn result(recorded: Result<Receipt, Refusal>) -> v1::ConsumptionResult {
     match recorded {
         Ok(receipt) => v1::ConsumptionResult { outcome: Some(Wire::Receipt(convert::receipt(receipt))) },
         Err(refusal) => error(refused(refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
+    use punchline_engine::time::UnixMillis;
+
+    fn message(lines: usize) -> Message {
+        let raw = RawConsumption {
+            consumption_id: "I1".into(),
+            consumed_at: "2025-04-25T12:34:00Z".into(),
+            identifiers: vec![("email".into(), "user@example.com".into())],
+            lines: vec![RawLine { sku: "review".into(), product_name: String::new(), quantity: 1.0 }; lines],
+        };
+        Ok(Some(raw.check(UnixMillis(1_790_000_000_000))))
+    }
+
+    #[tokio::test]
+    async fn chunks_are_bounded() {
+        for (messages, lines, expected) in [
+            (300, 1, vec![256, 44]),
+            (50, 200, vec![21, 21, 8]),
+            // Invalid ones hold nothing.
+            (300, 201, vec![256, 44]),
+            (0, 1, vec![]),
+        ] {
+            let messages = stream::iter((0..messages).map(move |_| message(lines)));
+            let sizes: Vec<usize> = chunks(messages).map(|chunk| chunk.len()).collect().await;
+            assert_eq!(sizes, expected, "{lines} lines");
+        }
+        let pending = stream::iter([message(1), message(1)]).chain(stream::pending());
+        let arrived = Box::pin(chunks(pending)).next().await.expect("some have arrived");
+        assert_eq!(arrived.len(), 2, "what has arrived does not wait for more");
     }
 }

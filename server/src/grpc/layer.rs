@@ -1,15 +1,20 @@
-//! Around every call: what is counted about it, and an `ErrorInfo` where the framework refused it.
+//! Around every call: whether its caller is known, what is counted about it, and an `ErrorInfo` where the
+//! framework refused it.
 //!
 //! # Invariants
 //!
 //! - Labels come from the descriptors, so their number is bounded whatever paths are asked for.
 //! - A call is counted once, when it has ended: a unary one with its answer, a streaming one with its
 //!   trailers, one that was given up with CANCELLED.
+//! - The framework reads and decodes a message before its handler is called; so who calls is asked here,
+//!   of the headers, and the time that a single message may take is bounded here.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
@@ -18,11 +23,15 @@ use metrics::{Counter, Histogram};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use punchline_runtime::clock::Stopwatch;
+use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::caller;
+use crate::ingest;
 use crate::refuse::Refused;
+use crate::state::State;
 
 /// Codes of gRPC, in their order.
 const CODES: [&str; 17] = [
@@ -45,6 +54,10 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// What begins the path of a call that must say who calls; health and reflection need not.
+const OWN_PATHS: &str = "/punchline.v1.";
+/// Longest that a single message may take to arrive: the largest one at 140 KB/s.
+const MESSAGE_TIME_MAX: Duration = Duration::from_secs(30);
 const GRPC_STATUS: &str = "grpc-status";
 const STATUS_DETAILS: &str = "grpc-status-details-bin";
 
@@ -52,18 +65,32 @@ const STATUS_DETAILS: &str = "grpc-status-details-bin";
 struct Method {
     service: String,
     name: String,
+    /// Whether what it refuses is counted as consumptions refused.
+    takes_consumptions: bool,
+    /// Whether it answers with a stream.
     streams: bool,
+    /// Whether it is sent a stream: then nobody knows how long that takes.
+    is_sent_stream: bool,
     duration: Histogram,
     /// Made when first needed: 17 series a method would be mostly zeros.
     requests: [OnceLock<Counter>; CODES.len()],
 }
 
 impl Method {
-    fn new(service: &str, name: &str, streams: bool) -> Method {
+    fn new(service: &str, name: &str, streams: bool, is_sent_stream: bool) -> Method {
         let labels = [("service", service.to_owned()), ("method", name.to_owned())];
         let duration = metrics::histogram!("punchline_grpc_request_duration_seconds", &labels);
         let requests = [const { OnceLock::new() }; CODES.len()];
-        Method { service: service.into(), name: name.into(), streams, duration, requests }
+        let takes_consumptions = service == "IngestService" && name.contains("Consumption");
+        Method {
+            service: service.into(),
+            name: name.into(),
+            takes_consumptions,
+            streams,
+            is_sent_stream,
+            duration,
+            requests,
+        }
     }
 
     fn count(&self, code: Code, watch: &Stopwatch) {
@@ -93,13 +120,14 @@ impl Methods {
                 for service in &file.service {
                     let full_name = format!("{}.{}", file.package(), service.name());
                     for method in &service.method {
-                        let counted = Method::new(service.name(), method.name(), method.server_streaming());
+                        let (streams, is_sent_stream) = (method.server_streaming(), method.client_streaming());
+                        let counted = Method::new(service.name(), method.name(), streams, is_sent_stream);
                         known.insert(format!("/{full_name}/{}", method.name()), Arc::new(counted));
                     }
                 }
             }
         }
-        Methods { known, unknown: Arc::new(Method::new("unknown", "unknown", false)) }
+        Methods { known, unknown: Arc::new(Method::new("unknown", "unknown", false, false)) }
     }
 
     fn at(&self, path: &str) -> Arc<Method> {
@@ -109,11 +137,14 @@ impl Methods {
 
 /// Counts calls. To be made after the metrics recorder is installed.
 #[derive(Clone)]
-pub(super) struct Counting(Arc<Methods>);
+pub(super) struct Counting {
+    methods: Arc<Methods>,
+    state: Arc<State>,
+}
 
 impl Counting {
-    pub(super) fn new(descriptors: &[&[u8]]) -> Counting {
-        Counting(Arc::new(Methods::of(descriptors)))
+    pub(super) fn new(descriptors: &[&[u8]], state: Arc<State>) -> Counting {
+        Counting { methods: Arc::new(Methods::of(descriptors)), state }
     }
 }
 
@@ -121,7 +152,7 @@ impl<S> Layer<S> for Counting {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, methods: self.0.clone() }
+        Counted { inner, methods: self.methods.clone(), state: self.state.clone() }
     }
 }
 
@@ -129,6 +160,7 @@ impl<S> Layer<S> for Counting {
 pub(super) struct Counted<S> {
     inner: S,
     methods: Arc<Methods>,
+    state: Arc<State>,
 }
 
 /// A call under way; counted when dropped.
@@ -166,6 +198,20 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let method = self.methods.at(request.uri().path());
         let mut call = Call { method, watch: Stopwatch::start(), code: Code::Cancelled };
+        if request.uri().path().starts_with(OWN_PATHS)
+            && let Err(refused) = caller(&self.state, request.headers())
+        {
+            call.ended(refused.code);
+            if call.method.takes_consumptions {
+                // How many there were is not known: nobody has read them.
+                ingest::count_refused(refused.reason, 1);
+            }
+            return Box::pin(async { Ok(refused.into_status().into_http()) });
+        }
+        let request = match call.method.is_sent_stream {
+            true => request,
+            false => request.map(|inner| Body::new(TimedBody { inner, time_max: MESSAGE_TIME_MAX, late: None })),
+        };
         let answered = self.inner.call(request);
         Box::pin(async move {
             let mut response = answered.await?;
@@ -216,6 +262,39 @@ fn framework_refusal(status: &Status) -> Refused {
     Refused::new(code, 400, reason, text)
 }
 
+/// A single message on its way in, which must have arrived in time.
+struct TimedBody {
+    inner: Body,
+    time_max: Duration,
+    /// Made when the message is first waited for: most have arrived with their headers.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for TimedBody {
+    type Data = <Body as HttpBody>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(polled) = Pin::new(&mut this.inner).poll_frame(cx) {
+            return Poll::Ready(polled);
+        }
+        let late = this.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.time_max)));
+        late.as_mut().poll(cx).map(|()| Some(Err(Status::deadline_exceeded("the message took too long to arrive"))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// The messages of a streaming call, looked at for the trailers that end it.
 struct CountedBody {
     inner: Body,
@@ -252,6 +331,8 @@ impl HttpBody for CountedBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use http_body_util::BodyExt;
     use tonic_types::StatusExt;
 
     #[test]
@@ -273,6 +354,17 @@ mod tests {
         let mut fine = HeaderMap::from_iter([(http::HeaderName::from_static(GRPC_STATUS), "0".parse().expect("ok"))]);
         explain(&mut fine);
         assert!(!fine.contains_key(STATUS_DETAILS));
+    }
+
+    #[tokio::test]
+    async fn a_message_must_arrive_in_time() {
+        let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>());
+        let mut body = TimedBody { inner: Body::new(silent), time_max: Duration::from_millis(10), late: None };
+        let late = body.frame().await.expect("ends").expect_err("too late");
+        assert_eq!(late.code(), Code::DeadlineExceeded);
+        let whole = http_body_util::Full::new(Bytes::from_static(b"x"));
+        let body = TimedBody { inner: Body::new(whole), time_max: Duration::ZERO, late: None };
+        assert_eq!(body.collect().await.expect("arrived").to_bytes(), "x");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The gRPC API: every service of `punchline.v1`, health and reflection.
 //!
 //! ```text
-//! connection ──layer (metrics, ErrorInfo)──▶ service ──caller, scope──▶ convert ──▶ node ──▶ convert
+//! connection ──layer (metrics, ErrorInfo, is the caller known?)──▶ service ──caller, scope──▶ convert ──▶ node ──▶ convert
 //! ```
 //!
 //! One [`Api`] stands behind all services; each file here is one service's way from a message to the
@@ -9,11 +9,14 @@
 //!
 //! # Invariants
 //!
-//! - The first thing every call does is to find its tenant, through [`Api::tenant`] or [`Api::operator`].
+//! - Nobody's message is read before its sender is known.
+//! - The first thing every call does is to find its tenant, through [`Api::tenant`] or [`Api::operator`];
+//!   one that streams finds it again for each part, through [`Authorized`].
 //! - What reads the journal's blocks runs on the blocking pool.
 
 mod admin;
 mod campaign;
+mod connection;
 mod delivery;
 mod event;
 mod explain;
@@ -27,6 +30,7 @@ mod subscription;
 use std::future::Future;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::{Sequence, Tenant};
 use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry, TenantConfig};
@@ -61,9 +65,7 @@ pub(crate) struct Api {
 
 impl Api {
     fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Refused> {
-        // A value that is no text is as good as a wrong one.
-        let text = |key: &str| metadata.get(key).map(|value| value.to_str().unwrap_or(""));
-        self.state.auth.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
+        caller(&self.state, metadata.as_ref())
     }
 
     /// The tenant that a call is about, if its caller holds `scope`; and the message.
@@ -134,6 +136,26 @@ impl Api {
         let id = crate::convert::id("subscription_id", id)?;
         let entry = self.config(tenant)?.subscriptions.get(&id).cloned();
         entry.ok_or_else(|| Refused::not_found("SUBSCRIPTION_NOT_FOUND", "subscription", id))
+    }
+}
+
+/// Who calls, by the headers of the call.
+fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, Refused> {
+    // A value that is no text is as good as a wrong one.
+    let text = |key: &str| headers.get(key).map(|value| value.to_str().unwrap_or(""));
+    state.auth.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
+}
+
+/// Who has a stream open: asked again for each part of it, since a stream may outlive its token.
+struct Authorized {
+    api: Api,
+    metadata: MetadataMap,
+    scope: Scope,
+}
+
+impl Authorized {
+    fn tenant(&self) -> Result<Tenant, Refused> {
+        self.api.caller(&self.metadata)?.require(self.scope)
     }
 }
 

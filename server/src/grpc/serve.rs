@@ -8,19 +8,22 @@ use punchline_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::Api;
+use super::connection;
 use super::layer::Counting;
 use crate::state::State;
 
 /// Largest message that is taken: a batch of 1000 consumptions with a few lines each has some 300 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Calls under way on one connection.
-const STREAMS_MAX: u32 = 4_096;
+/// Open connections; further ones wait in the system's queue.
+const CONNECTIONS_MAX: usize = 4_096;
+/// Calls under way on one connection: further ones wait in the client. Twice what a busy one needs; each
+/// may hold a message.
+const STREAMS_MAX: u32 = 512;
 /// Bytes under way to the server, of one call and of one connection: enough that neither waits for
 /// windows at the speed of the fast lane.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -68,7 +71,7 @@ pub async fn serve(
         .build_v1()
         .expect("descriptors are compiled in");
     let (reporter, health) = tonic_health::server::health_reporter();
-    let health_ticks = report_health(reporter, state);
+    let health_ticks = report_health(reporter, state.clone());
 
     let mut server = Server::builder();
     if let Some((certificate, key)) = tls {
@@ -88,7 +91,7 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .layer(Counting::new(&descriptors))
+        .layer(Counting::new(&descriptors, state))
         .add_service(limited!(v1::ingest_service_server::IngestServiceServer))
         .add_service(limited!(v1::member_service_server::MemberServiceServer))
         .add_service(limited!(v1::ledger_service_server::LedgerServiceServer))
@@ -99,7 +102,7 @@ pub async fn serve(
         .add_service(limited!(v1::admin_service_server::AdminServiceServer))
         .add_service(health)
         .add_service(reflection);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = connection::accept(listener, CONNECTIONS_MAX);
     let mut told = down.clone();
     let graceful = router.serve_with_incoming_shutdown(incoming, async move {
         drop(told.wait_for(|down| *down).await);

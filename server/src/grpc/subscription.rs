@@ -182,8 +182,15 @@ impl SubscriptionService for Api {
 
     async fn rotate_secret(&self, request: Request<v1::RotateSecretRequest>) -> Answer<v1::RotateSecretResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
-        let subscription_id = id("subscription_id", &request.subscription_id)?;
+        let current = self.subscription(tenant, &request.subscription_id)?;
+        let subscription_id = current.definition.id;
         let secret = secret(&request.secret)?;
+        let sealer = self.state.node.sealer();
+        // One that does not open is not known, and is the best reason to rotate.
+        let is_known = |sealed| sealer.open(SIGNING_SECRET, sealed).is_ok_and(|known| known == secret.as_bytes());
+        if current.secrets.first().is_some_and(|(sealed, _)| is_known(sealed)) {
+            return Err(Refused::field("secret", "***", "must not be the current one").into());
+        }
         let overlap_s = if request.overlap_seconds == 0 { OVERLAP_S_DEFAULT } else { request.overlap_seconds };
         if overlap_s > OVERLAP_S_MAX {
             let rule = "must be at most 2592000 (30 days)";

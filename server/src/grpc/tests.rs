@@ -282,6 +282,39 @@ async fn consumptions_and_the_ledger() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_consumption_refused_is_counted() {
+    let recorder = crate::telemetry::install_metrics().expect("the only one of this process");
+    let counted = |reason: &str| {
+        let series = format!("punchline_ingest_rejections_total{{reason=\"{reason}\"}} ");
+        let text = recorder.render();
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let running = Running::start().await;
+    let caller = running.advertiser("1000000001", vec![]).await;
+    let reader = running.advertiser("2", vec![v1::Scope::Read.into()]).await;
+    let empty = || v1::RecordConsumptionRequest { consumption: None };
+    for (who, reason) in [
+        (running.with(&[]), "CREDENTIALS_MISSING"),
+        (running.with(&[("authorization", "Bearer x.y.z")]), "INVALID_CREDENTIALS"),
+        (reader, "SCOPE_MISSING"),
+        (caller.clone(), "REQUEST_BODY_REQUIRED"),
+    ] {
+        // Other tests of this process count too.
+        let before = counted(reason);
+        IngestServiceClient::new(who).record_consumption(empty()).await.expect_err(reason);
+        assert!(counted(reason) > before, "{reason}");
+    }
+    let before = counted("REQUEST_BODY_REQUIRED");
+    let messages = tokio_stream::iter([v1::StreamConsumptionsRequest { consumption: None }]);
+    let mut answers =
+        IngestServiceClient::new(caller).stream_consumptions(messages).await.expect("opened").into_inner();
+    answers.next().await.expect("answered").expect("goes on");
+    assert!(counted("REQUEST_BODY_REQUIRED") > before, "of a stream");
+    drop(answers);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_and_walls() {
     let running = Running::start().await;
     let caller = running.advertiser("1000000001", vec![]).await;
@@ -373,6 +406,7 @@ async fn subscriptions_deliveries_and_events() {
     assert!(made.secret.starts_with("whsec_"));
     let again = subscriptions.create_subscription(create).await.expect("the same").into_inner();
     assert_eq!(again.secret, "", "a secret is answered once");
+    let secret = made.secret;
     let made = made.subscription.expect("answered");
     assert_eq!(again.subscription.expect("answered").subscription_id, made.subscription_id);
     let id = made.subscription_id.clone();
@@ -426,6 +460,10 @@ async fn subscriptions_deliveries_and_events() {
     let pause = v1::PauseSubscriptionRequest { subscription_id: id.clone(), reason: "maintenance".into() };
     let paused = subscriptions.pause_subscription(pause).await.expect("paused").into_inner().subscription;
     assert_eq!(paused.expect("answered").state(), v1::SubscriptionState::Paused);
+    let rotate = v1::RotateSecretRequest { subscription_id: id.clone(), secret: secret.clone(), ..Default::default() };
+    let refused = subscriptions.rotate_secret(rotate).await.expect_err("signs already");
+    assert_eq!(refused.get_details_bad_request().expect("names it").field_violations[0].field, "secret");
+    assert!(!refused.message().contains(&secret));
     let rotate = v1::RotateSecretRequest { subscription_id: id.clone(), ..Default::default() };
     assert!(subscriptions.rotate_secret(rotate).await.expect("rotated").into_inner().secret.starts_with("whsec_"));
     let delete = v1::DeleteSubscriptionRequest { subscription_id: id.clone() };
@@ -460,23 +498,56 @@ async fn subscriptions_deliveries_and_events() {
         });
     }
     assert_eq!(kinds, ["points.credited", "caught up", "points.credited", "heartbeat"]);
+    let mut admin = AdminServiceClient::new(running.operator_for("1000000001"));
+    admin.revoke_credential(v1::RevokeCredentialRequest { api_key: "key-1000000001".into() }).await.expect("revoked");
+    let until_refused = async {
+        loop {
+            if let Err(status) = stream.next().await.expect("ends with why") {
+                break status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(5), until_refused).await.expect("a stream ends with its key");
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "INVALID_CREDENTIALS"));
     running.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_and_the_framework_refuse_with_reasons() {
-    let running = Running::limited(2).await;
+    let running = Running::limited(4).await;
     let caller = running.advertiser("1000000001", vec![]).await;
     set_up(&caller).await;
     let mut ingest = IngestServiceClient::new(caller.clone());
     let batch = |n| v1::BatchRecordConsumptionsRequest { consumptions: vec![consumption("I1", 1.0); n] };
-    let limited = ingest.batch_record_consumptions(batch(3)).await.expect_err("one too many");
-    assert_eq!((limited.code(), reason(&limited).as_str()), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
-    assert!(limited.get_details_retry_info().is_some() && limited.get_details_quota_failure().is_some());
     ingest.batch_record_consumptions(batch(2)).await.expect("within the limit");
+    for (count, is_worth_trying) in [(3, true), (5, false)] {
+        let limited = ingest.batch_record_consumptions(batch(count)).await.expect_err("too many");
+        assert_eq!((limited.code(), reason(&limited).as_str()), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
+        assert!(limited.get_details_quota_failure().is_some());
+        assert_eq!(limited.get_details_retry_info().is_some(), is_worth_trying, "{count}");
+    }
+    let message = |i| v1::StreamConsumptionsRequest { consumption: Some(consumption(&format!("S{i}"), 1.0)) };
+    let messages = tokio_stream::iter((0..3).map(message));
+    let answers = ingest.stream_consumptions(messages).await.expect("opened").into_inner();
+    let outcome = |answer: Result<v1::StreamConsumptionsResponse, Status>| match answer
+        .expect("never ends the stream")
+        .result
+        .expect("answered")
+        .outcome
+        .expect("has one")
+    {
+        v1::consumption_result::Outcome::Receipt(_) => String::from("accepted"),
+        v1::consumption_result::Outcome::Error(error) => error.message,
+    };
+    let outcomes: Vec<String> = answers.map(outcome).collect().await;
+    assert_eq!(outcomes, ["accepted", "accepted", "Rate limit exceeded"], "what fits is taken in");
 
     let long = v1::Consumption { consumption_id: "x".repeat(5 * 1024 * 1024), ..consumption("", 1.0) };
     let request = v1::RecordConsumptionRequest { consumption: Some(long) };
+    let mut nobody = IngestServiceClient::new(running.with(&[]));
+    let refused = nobody.record_consumption(request.clone()).await.expect_err("unknown");
+    let unknown = (Code::Unauthenticated, "CREDENTIALS_MISSING");
+    assert_eq!((refused.code(), reason(&refused).as_str()), unknown, "known before the message is read");
     let refused = ingest.record_consumption(request).await.expect_err("too large");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::OutOfRange, "MESSAGE_TOO_LARGE"));
 

@@ -35,7 +35,6 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use self::answer::refuse;
-use crate::ingest::unavailable_reason;
 use crate::limits::RateLimiter;
 use crate::refuse::Refused;
 use crate::state::State;
@@ -119,10 +118,8 @@ async fn readyz(Extract(http): Extract<Arc<Http>>) -> Result<Response, Refused> 
         return Err(Refused::shutting_down());
     }
     if let Some(why) = http.state.node.stopped() {
-        // Whoever asks for readiness is an operator's probe: it may read what failed.
-        let mut refused = refuse(503, unavailable_reason(&why), why.to_string());
-        refused.retry_after_ms = Some(5_000);
-        return Err(refused);
+        // Without what failed, which names paths: that stands in the log and in GetStatus.
+        return Err(Refused::from(why));
     }
     Ok(Json(json!({"status": "ready", "sequence": http.state.node.feed().head().0})).into_response())
 }

@@ -86,7 +86,7 @@ pub(super) async fn consumption(http: Arc<Http>, environment: Environment, reque
     let tenant = match tenant_of(&http, environment, &parts.headers) {
         Ok(tenant) => tenant,
         Err(refused) => {
-            ingest::count_refused(refused.reason);
+            ingest::count_refused(refused.reason, 1);
             discard(body).await;
             return refused.into_response();
         }
@@ -136,7 +136,7 @@ async fn take_in(http: &Http, tenant: Tenant, headers: &HeaderMap, body: &mut Bo
 }
 
 fn counted(refused: Refused) -> Refused {
-    ingest::count_refused(refused.reason);
+    ingest::count_refused(refused.reason, 1);
     refused
 }
 

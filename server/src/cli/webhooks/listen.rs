@@ -30,8 +30,8 @@ pub(in super::super) struct ListenArgs {
     #[arg(long, default_value_t = 9090)]
     port: u16,
     /// whsec_…; signatures are not checked if absent; may be repeated while a secret is rotated
-    #[arg(long, value_parser = super::secret, env = "PUNCHLINE_WEBHOOK_SECRET", hide_env_values = true)]
-    secret: Vec<Secret>,
+    #[arg(long, env = "PUNCHLINE_WEBHOOK_SECRET", hide_env_values = true)]
+    secret: Vec<String>,
     /// Answer every so many requests, counted from 1, with a failure
     #[arg(long, value_name = "N")]
     fail_every: Option<NonZeroU64>,
@@ -45,6 +45,7 @@ pub(in super::super) struct ListenArgs {
 
 struct Listener {
     args: ListenArgs,
+    secrets: Vec<Secret>,
     format: Format,
     /// Held while a line is written, so that lines come in the order of their numbers.
     seen: Mutex<Seen>,
@@ -59,12 +60,13 @@ struct Seen {
 }
 
 pub(super) async fn run(args: ListenArgs, format: Format) -> Result<Answer, Failure> {
+    let secrets = args.secret.iter().map(|text| super::secret(text)).collect::<Result<Vec<_>, _>>()?;
     let socket = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
     output::note(&format!("listening on http://{}", socket.local_addr()?));
-    if args.secret.is_empty() {
+    if secrets.is_empty() {
         output::note("no --secret: signatures are not checked");
     }
-    let listener = Arc::new(Listener { args, format, seen: Mutex::default(), done: Notify::new() });
+    let listener = Arc::new(Listener { args, secrets, format, seen: Mutex::default(), done: Notify::new() });
     let router =
         Router::new().fallback(receive).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(Arc::clone(&listener));
     let done = async move { listener.done.notified().await };
@@ -112,7 +114,7 @@ async fn receive(
 impl Listener {
     /// What is to be said about the signature: fine, or why not.
     fn check(&self, id: &str, timestamp: &str, header: &str, body: &[u8]) -> Result<String, String> {
-        let secrets: Vec<&Secret> = self.args.secret.iter().collect();
+        let secrets: Vec<&Secret> = self.secrets.iter().collect();
         if secrets.is_empty() {
             return Ok("unchecked".to_owned());
         }
@@ -129,7 +131,7 @@ impl Listener {
         let text =
             |name: &str| arrival.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).unwrap_or("-");
         let event_type = arrival.pointer("/body/type").and_then(Value::as_str).unwrap_or("-");
-        format!(
+        output::harmless(&format!(
             "#{} {}  signature: {}  attempt {}{}  {}  {event_type}  {}",
             arrival["number"],
             arrival["status"],
@@ -138,7 +140,7 @@ impl Listener {
             if arrival["repeat"] == true { "  repeat" } else { "" },
             text("webhook_id"),
             arrival["body"],
-        )
+        ))
     }
 }
 
