@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
+use crate::auth::Auth;
 use crate::endpoint::Endpoint;
 use crate::headers::StaticHeaders;
+use crate::identity::ClientIdentity;
 use crate::outcome::{AttemptReport, PermanentStatuses};
 
 /// `content-type` of the default dialect.
@@ -26,6 +28,14 @@ pub struct AttemptRequest {
     pub endpoint: Arc<Endpoint>,
     /// What the subscription adds to each request.
     pub headers: StaticHeaders,
+    /// What the dialect adds to this request, such as a signature of its own. They replace the
+    /// subscription's headers of the same name, and none of ours: a name that
+    /// [`crate::headers::is_reserved`] is left out.
+    pub extra_headers: Vec<(HeaderName, HeaderValue)>,
+    /// The credentials that the receiver asks for; they win over an `authorization` among `headers`.
+    pub auth: Option<Arc<Auth>>,
+    /// The client certificate that the receiver asks for.
+    pub identity: Option<Arc<ClientIdentity>>,
     /// After which statuses the subscription wants no retry.
     pub permanent_statuses: Arc<PermanentStatuses>,
     /// `webhook-id`: the same for every attempt, redrive and replay.

@@ -243,7 +243,7 @@ pub enum EndpointError {
 }
 
 /// `None` if `host` is invalid, `Some(None)` if it is a name, `Some(Some(_))` if it is an address.
-fn parse_host(host: &str) -> Option<Option<IpAddr>> {
+pub(crate) fn parse_host(host: &str) -> Option<Option<IpAddr>> {
     if let Some(inner) = host.strip_prefix('[') {
         let v6: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
         return Some(Some(IpAddr::V6(v6)));

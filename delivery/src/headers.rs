@@ -1,4 +1,5 @@
-//! What one subscription adds to each of its requests: custom headers and credentials.
+//! What one subscription adds to each of its requests: custom headers. Its credentials are in
+//! [`crate::auth`].
 //!
 //! # Invariants
 //!
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
-use crate::auth::BasicAuth;
+use crate::auth::Auth;
 
 /// The most custom headers of one subscription.
 pub const HEADERS_MAX: usize = 32;
@@ -49,6 +50,18 @@ const DENIED: &[&str] = &[
 /// Beginnings of names that are refused.
 const DENIED_PREFIXES: &[&str] = &["proxy-", "punchline-", "sec-", "webhook-", "x-aws-ec2-metadata-", "x-forwarded-"];
 
+/// Whether a header is not a dialect's to set: those that are refused to subscriptions, and
+/// `authorization`, which is for [`Auth`] or the subscription to say.
+#[must_use]
+pub fn is_reserved(name: &HeaderName) -> bool {
+    *name == AUTHORIZATION || is_denied(name)
+}
+
+fn is_denied(name: &HeaderName) -> bool {
+    let lower = name.as_str();
+    DENIED.binary_search(&lower).is_ok() || DENIED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+}
+
 /// Checks one custom header.
 ///
 /// # Errors
@@ -67,10 +80,7 @@ pub fn check_custom_header(name: &str, value: &str) -> Result<(HeaderName, Heade
         return Err(too_long(value.len(), VALUE_BYTES_MAX));
     }
     let parsed = HeaderName::try_from(name).map_err(|_| HeaderError::Name { name: name.to_owned() })?;
-    let lower = parsed.as_str();
-    let is_denied =
-        DENIED.binary_search(&lower).is_ok() || DENIED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
-    if is_denied {
+    if is_denied(&parsed) {
         return Err(HeaderError::Denied { name: name.to_owned() });
     }
     let mut value = HeaderValue::try_from(value).map_err(|_| HeaderError::Value { name: name.to_owned() })?;
@@ -79,11 +89,11 @@ pub fn check_custom_header(name: &str, value: &str) -> Result<(HeaderName, Heade
 }
 
 /// The checked headers of one subscription, made once and shared by its attempts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StaticHeaders(Arc<HeaderMap>);
 
 impl StaticHeaders {
-    /// Checks `custom` headers and adds the `authorization` of `auth`.
+    /// Checks the `custom` headers of a subscription that has the credentials `auth`.
     ///
     /// # Errors
     ///
@@ -91,12 +101,9 @@ impl StaticHeaders {
     /// `auth`, if that is given), or if there are too many.
     pub fn new<'a>(
         custom: impl IntoIterator<Item = (&'a str, &'a str)>,
-        auth: Option<&BasicAuth>,
+        auth: Option<&Auth>,
     ) -> Result<Self, HeaderError> {
         let mut map = HeaderMap::new();
-        if let Some(auth) = auth {
-            map.insert(AUTHORIZATION, auth.header_value());
-        }
         let mut total_bytes = 0;
         for (count_before, (name, value)) in custom.into_iter().enumerate() {
             let (parsed, checked) = check_custom_header(name, value)?;
@@ -104,7 +111,8 @@ impl StaticHeaders {
             if count_before >= HEADERS_MAX || total_bytes > TOTAL_BYTES_MAX {
                 return Err(HeaderError::TooMany { name: name.to_owned() });
             }
-            if map.insert(parsed, checked).is_some() {
+            let is_auths = auth.is_some() && parsed == AUTHORIZATION;
+            if is_auths || map.insert(parsed, checked).is_some() {
                 return Err(HeaderError::Twice { name: name.to_owned() });
             }
         }
@@ -155,7 +163,7 @@ pub enum HeaderError {
         /// The first name that did not fit.
         name: String,
     },
-    /// The same header twice, or `authorization` along with basic auth.
+    /// The same header twice, or `authorization` along with credentials.
     #[error("header {name:?} is set twice")]
     Twice {
         /// The name.
@@ -166,6 +174,7 @@ pub enum HeaderError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::BasicAuth;
 
     #[test]
     fn denied_names_are_in_order() {
@@ -219,11 +228,11 @@ mod tests {
 
     #[test]
     fn sets_of_headers_are_bounded_and_unambiguous() {
-        let auth = BasicAuth::new("me", "s3cret").expect("valid");
-        let headers = StaticHeaders::new([("x-a", "1"), ("x-b", "2")], Some(&auth));
+        let auth = Auth::from(BasicAuth::new("me", "s3cret").expect("valid"));
+        let headers = StaticHeaders::new([("x-a", "s3cret"), ("x-b", "2")], Some(&auth));
         let headers = headers.expect("valid");
-        assert_eq!(headers.as_map().len(), 3);
-        assert!(!format!("{headers:?}").contains("Basic"));
+        assert_eq!(headers.as_map().len(), 2);
+        assert!(!format!("{headers:?}").contains("s3cret"));
 
         let twice = |name: &str| Err(HeaderError::Twice { name: name.to_owned() });
         let set =

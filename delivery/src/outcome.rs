@@ -6,6 +6,11 @@
 //! a permanent status         Refused
 //! blocked by the guard       Refused
 //! anything else, or nothing  Retry
+//!
+//! and with the header webhook-delivery:
+//! disable                    Gone instead of all of these but Delivered, which stays;
+//!                            the report says `asks_to_disable` either way
+//! abort-message              AbortedByReceiver instead of Retry
 //! ```
 //!
 //! # Invariants
@@ -13,11 +18,13 @@
 //! - Nothing is lost by a doubt: an answer whose end never came is [`Outcome::Retry`] even if it
 //!   began with 200. A receiver knows a repeat by its `webhook-id`.
 //! - 2xx and 410 cannot be made permanent; every other status can.
+//! - What the receiver has is never said to be undelivered, nor sent again, because it also asked to be
+//!   left alone.
 
 use std::fmt;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, StatusCode};
 
 /// The most bytes of a response's body that are kept.
 pub const SNIPPET_BYTES_MAX: usize = 4096;
@@ -29,12 +36,12 @@ pub enum Outcome {
     Delivered,
     /// It may go better another time.
     Retry,
-    /// The subscriber has left (410): its subscription is disabled, its backlog kept.
+    /// The subscriber has left (410, or `webhook-delivery: disable`): its subscription is disabled, its
+    /// backlog kept, this event included.
     Gone,
     /// It will not go better another time: a permanent status, or an address that is not allowed.
     Refused,
-    /// A receiver that can say so asked not to be sent this event again. No HTTP status means this;
-    /// dialects with an answer of their own do.
+    /// The receiver asked not to be sent this event again (`webhook-delivery: abort-message`).
     AbortedByReceiver,
 }
 
@@ -130,6 +137,12 @@ pub enum ErrorCode {
     /// The request cannot be written as HTTP: an id or a signature with characters that no header
     /// may have.
     Request,
+    /// There is no token for the receiver: its token endpoint cannot be reached, or refuses.
+    Auth,
+    /// The operator's proxy cannot be reached, or refuses to connect.
+    Proxy,
+    /// The event is larger than its kind of destination takes; nothing was sent.
+    TooLarge,
 }
 
 impl ErrorCode {
@@ -146,6 +159,9 @@ impl ErrorCode {
             Self::Protocol => "protocol",
             Self::Body => "body",
             Self::Request => "request",
+            Self::Auth => "auth",
+            Self::Proxy => "proxy",
+            Self::TooLarge => "too_large",
         }
     }
 
@@ -153,7 +169,7 @@ impl ErrorCode {
     #[must_use]
     pub const fn outcome(self) -> Outcome {
         match self {
-            Self::AddressRefused | Self::Request => Outcome::Refused,
+            Self::AddressRefused | Self::Request | Self::TooLarge => Outcome::Refused,
             _ => Outcome::Retry,
         }
     }
@@ -178,6 +194,9 @@ pub struct AttemptReport {
     pub error_detail: Option<Box<str>>,
     /// How long the receiver asks to be left alone (`Retry-After`); only with [`Outcome::Retry`].
     pub retry_after_ms: Option<u64>,
+    /// Whether the subscription is to be disabled: always with [`Outcome::Gone`], and with
+    /// [`Outcome::Delivered`] if the receiver took this event and wants no other.
+    pub asks_to_disable: bool,
     /// The beginning of the answer's body, at most [`SNIPPET_BYTES_MAX`].
     pub response_snippet: Bytes,
 }
@@ -186,12 +205,14 @@ impl AttemptReport {
     /// A complete answer.
     #[must_use]
     pub fn answered(status: StatusCode, permanent: &PermanentStatuses) -> Self {
+        let outcome = Outcome::of_status(status, permanent);
         Self {
-            outcome: Outcome::of_status(status, permanent),
+            outcome,
             status: Some(status.as_u16()),
             error: None,
             error_detail: None,
             retry_after_ms: None,
+            asks_to_disable: outcome == Outcome::Gone,
             response_snippet: Bytes::new(),
         }
     }
@@ -205,8 +226,27 @@ impl AttemptReport {
             error: Some(code),
             error_detail: Some(detail.into()),
             retry_after_ms: None,
+            asks_to_disable: false,
             response_snippet: Bytes::new(),
         }
+    }
+
+    /// Does as the receiver's `webhook-delivery` says.
+    #[must_use]
+    pub fn controlled(mut self, control: DeliveryControl) -> Self {
+        match control {
+            DeliveryControl::Disable => {
+                self.asks_to_disable = true;
+                if self.outcome != Outcome::Delivered {
+                    self.outcome = Outcome::Gone;
+                }
+            }
+            DeliveryControl::AbortMessage if self.outcome == Outcome::Retry => {
+                self.outcome = Outcome::AbortedByReceiver;
+            }
+            DeliveryControl::AbortMessage => {}
+        }
+        self
     }
 
     /// `2xx` to `5xx`, or `error` if there is no whole answer: a label of few values.
@@ -220,6 +260,42 @@ impl AttemptReport {
             (Some(500..=599), _) => "5xx",
             _ => "error",
         }
+    }
+}
+
+/// What a receiver says in the response header `webhook-delivery`, whatever its status.
+///
+/// # Sources
+///
+/// Standard Webhooks, proposal "Delivery control" (pull request 291), and Svix's documentation of
+/// what it does: `disable` disables the endpoint, `abort-message` stops retries of the message and has
+/// no effect when it would not be retried anyway, such as when it is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeliveryControl {
+    /// `disable`: send nothing more.
+    Disable,
+    /// `abort-message`: do not send this message again.
+    AbortMessage,
+}
+
+impl DeliveryControl {
+    /// The header's name.
+    pub const HEADER: HeaderName = HeaderName::from_static("webhook-delivery");
+
+    /// Reads the header, in any case; of several instructions `disable` says the most. What is not
+    /// known is passed over.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let texts = headers.get_all(Self::HEADER).iter().filter_map(|value| value.to_str().ok());
+        let controls = texts.flat_map(|text| text.split(',')).filter_map(|word| {
+            let word = word.trim();
+            if word.eq_ignore_ascii_case("disable") {
+                Some(Self::Disable)
+            } else {
+                word.eq_ignore_ascii_case("abort-message").then_some(Self::AbortMessage)
+            }
+        });
+        controls.min_by_key(|control| *control != Self::Disable)
     }
 }
 
@@ -263,5 +339,34 @@ mod tests {
         assert_eq!((refused.outcome, refused.status_class()), (Outcome::Refused, "error"));
         let timeout = AttemptReport::failed(ErrorCode::Timeout, "no");
         assert_eq!((timeout.outcome, timeout.status_class()), (Outcome::Retry, "error"));
+    }
+
+    #[test]
+    fn receivers_control_delivery() {
+        use Outcome::{AbortedByReceiver, Delivered, Gone, Refused, Retry};
+        let permanent = PermanentStatuses::new([422]).expect("valid");
+        let cases = [
+            (200, "disable", Delivered, true),
+            (200, "abort-message", Delivered, false),
+            (500, "disable", Gone, true),
+            (500, "abort-message", AbortedByReceiver, false),
+            (422, "disable", Gone, true),
+            (422, "abort-message", Refused, false),
+            (410, "abort-message", Gone, true),
+            (302, " Abort-Message", AbortedByReceiver, false),
+            (500, "DISABLE", Gone, true),
+            (500, "abort-message, disable", Gone, true),
+            (500, "disabled", Retry, false),
+            (500, "", Retry, false),
+        ];
+        for (status, value, outcome, disables) in cases {
+            let headers = HeaderMap::from_iter([(DeliveryControl::HEADER, value.parse().expect("value"))]);
+            let mut report = AttemptReport::answered(StatusCode::from_u16(status).expect("status"), &permanent);
+            if let Some(control) = DeliveryControl::of(&headers) {
+                report = report.controlled(control);
+            }
+            assert_eq!((report.outcome, report.asks_to_disable), (outcome, disables), "{status} {value:?}");
+        }
+        assert_eq!(DeliveryControl::of(&HeaderMap::new()), None);
     }
 }

@@ -16,9 +16,10 @@
 //! - No literal addresses: hyper asks no resolver about them. [`crate::endpoint::Endpoint::check`]
 //!   does, before each attempt.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,18 +32,49 @@ use tower::Service;
 use crate::address::ForbiddenAddress;
 use crate::endpoint::EndpointPolicy;
 
-/// Resolves with the system's resolver and checks every address.
+/// The future of one lookup.
+pub type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
+/// The one door to names: the system's resolver, or a test's.
+pub trait Lookup: fmt::Debug + Send + Sync + 'static {
+    /// All addresses of `name`, unchecked.
+    fn lookup(&self, name: &str) -> LookupFuture;
+}
+
+/// The system's resolver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemLookup;
+
+impl Lookup for SystemLookup {
+    fn lookup(&self, name: &str) -> LookupFuture {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// Resolves names and checks every address.
 #[derive(Clone, Debug)]
 pub struct GuardedResolver {
     policy: Arc<EndpointPolicy>,
+    lookup: Arc<dyn Lookup>,
     lookups: Arc<Semaphore>,
 }
 
 impl GuardedResolver {
-    /// A resolver that checks under `policy` and makes at most `lookups_max` lookups at a time.
+    /// A resolver that asks the system, checks under `policy`, and makes at most `lookups_max` lookups
+    /// at a time.
     #[must_use]
     pub fn new(policy: Arc<EndpointPolicy>, lookups_max: usize) -> Self {
-        Self { policy, lookups: Arc::new(Semaphore::new(lookups_max)) }
+        Self::with_lookup(policy, Arc::new(SystemLookup), lookups_max)
+    }
+
+    /// A resolver that asks `lookup`.
+    #[must_use]
+    pub fn with_lookup(policy: Arc<EndpointPolicy>, lookup: Arc<dyn Lookup>, lookups_max: usize) -> Self {
+        Self { policy, lookup, lookups: Arc::new(Semaphore::new(lookups_max)) }
     }
 
     /// Resolves `name`. The ports of the addresses are 0: the connector knows the port.
@@ -51,25 +83,30 @@ impl GuardedResolver {
     ///
     /// [`ResolveError`].
     pub async fn resolve(self, name: String) -> Result<Vec<SocketAddr>, ResolveError> {
-        let permit = self.lookups.acquire_owned().await.expect("the semaphore is never closed");
-        let host = name.clone();
-        // A task of its own, so that the permit outlives an attempt that gives up waiting.
-        let lookup = tokio::spawn(async move {
-            let _permit = permit;
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
-            Ok(found.collect::<Vec<SocketAddr>>())
-        });
-        let found = lookup.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
-        let addresses = found.map_err(|source| ResolveError::Lookup { name: name.clone(), source })?;
-        if addresses.is_empty() {
-            return Err(ResolveError::Empty { name });
-        }
+        let addresses = self.resolve_unchecked(&name).await?;
         for address in &addresses {
             self.policy
                 .check_address(address.ip())
                 .map_err(|source| ResolveError::Forbidden { name: name.clone(), source })?;
         }
         Ok(addresses)
+    }
+
+    /// Resolves a name that the operator chose, and no subscriber: the proxy's.
+    pub(crate) async fn resolve_unchecked(&self, name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
+        let permit = Arc::clone(&self.lookups).acquire_owned().await.expect("the semaphore is never closed");
+        let lookup = self.lookup.lookup(name);
+        // A task of its own, so that the permit outlives an attempt that gives up waiting.
+        let lookup = tokio::spawn(async move {
+            let _permit = permit;
+            lookup.await
+        });
+        let found = lookup.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
+        let found = found.map_err(|source| ResolveError::Lookup { name: name.to_owned(), source })?;
+        if found.is_empty() {
+            return Err(ResolveError::Empty { name: name.to_owned() });
+        }
+        Ok(found.into_iter().map(|address| SocketAddr::new(address, 0)).collect())
     }
 }
 

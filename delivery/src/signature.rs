@@ -1,21 +1,26 @@
-//! Signatures of Standard Webhooks 1.0.0: `v1,<base64 of HMAC-SHA256 over id.timestamp.body>`.
+//! Signatures of Standard Webhooks 1.0.0 over `id.timestamp.body`: `v1,<base64 of HMAC-SHA256>`,
+//! and `v1a,<base64 of ed25519>` for receivers that should not be able to sign themselves.
 //!
 //! ```text
-//! whsec_<base64> ──parse──▶ Secret ──sign──▶ "v1,… v1,…" ──verify──▶ Ok | VerifyError
+//! whsec_… ──parse──▶ Secret      ┐                               ┌ Secret    ◀──parse── whsec_…
+//! whsk_…  ──parse──▶ PrivateKey  ┴─sign─▶ "v1,… v1a,…" ─verify─▶ ┴ PublicKey ◀──parse── whpk_…
 //! ```
 //!
 //! # Invariants
 //!
-//! - A [`Secret`] never shows itself: `Debug` and `Display` are redacted, and
-//!   [`Secret::to_whsec_string`] is the one way out.
+//! - What signs never shows itself: `Debug` and `Display` are redacted, and
+//!   [`SigningKey::to_key_string`] and its likes are the one way out.
 //! - The bytes that are signed are the bytes that are sent: [`sign`] takes the body as it goes out.
-//! - [`verify`] compares in constant time, over every secret, whichever matched.
+//! - [`verify`] compares in constant time, with every key, whichever matched.
 //!
 //! # What is absent on purpose
 //!
 //! - No clock: the caller says what time it is.
-//! - No generation of secrets: randomness belongs to the runtime; see [`Secret::from_bytes`].
-//! - No asymmetric signatures (`v1a`): they are skipped by [`verify`], as the standard asks.
+//! - No generation of keys: randomness belongs to the runtime; see [`Secret::from_bytes`] and
+//!   [`ed25519::PrivateKey::from_seed`].
+//! - Which keys a subscription has, and until when: the runtime says.
+
+pub mod ed25519;
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +32,8 @@ use base64::engine::{DecodePaddingMode, general_purpose};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use self::ed25519::{KeyError, PrivateKey, PublicKey};
+
 /// The prefix that marks a secret, so that scanners for leaked secrets know one.
 const SECRET_PREFIX: &str = "whsec_";
 /// The fewest bytes a secret has (Standard Webhooks 1.0.0, "Symmetric signatures").
@@ -36,8 +43,8 @@ pub const SECRET_BYTES_MAX: usize = 64;
 /// How many signatures of one header are looked at. Two are usual while a secret is rotated; the
 /// limit keeps a hostile header from buying hash computations.
 const SIGNATURES_MAX: usize = 16;
-/// `v1,`, 44 characters of base64, and the space before the next one.
-const SIGNATURE_TEXT_BYTES: usize = 48;
+/// `v1a,`, 88 characters of base64, and the space before the next one.
+const SIGNATURE_TEXT_BYTES: usize = 93;
 
 /// Padding is written, and not insisted upon: people copy secrets without the `=`.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -91,11 +98,10 @@ impl Secret {
         &self.bytes
     }
 
-    fn mac_of(&self, id: &str, timestamp_unix_s: i64, body: &[u8]) -> Hmac<Sha256> {
+    fn mac_of(&self, content: &Content<'_>) -> Hmac<Sha256> {
         let mut mac = self.keyed.clone();
-        mac.update(id.as_bytes());
-        mac.update(format!(".{timestamp_unix_s}.").as_bytes());
-        mac.update(body);
+        mac.update(content.prefix.as_bytes());
+        mac.update(content.body);
         mac
     }
 }
@@ -137,28 +143,220 @@ pub enum SecretError {
     },
 }
 
-/// Signs `body` as message `id` at `timestamp_unix_s` with every one of `secrets`.
+/// A key of either kind that signs.
+#[derive(Clone, Debug)]
+pub enum SigningKey {
+    /// Makes `v1`.
+    Symmetric(Secret),
+    /// Makes `v1a`.
+    Ed25519(PrivateKey),
+}
+
+impl SigningKey {
+    /// Parses `whsec_<base64>` or `whsk_<base64>`.
+    ///
+    /// # Errors
+    ///
+    /// [`SigningKeyError`]; its text never holds the key.
+    pub fn parse(text: &str) -> Result<Self, SigningKeyError> {
+        if text.starts_with(SECRET_PREFIX) {
+            Ok(Self::Symmetric(Secret::parse(text)?))
+        } else if text.starts_with(ed25519::PRIVATE_PREFIX) {
+            Ok(Self::Ed25519(PrivateKey::parse(text)?))
+        } else {
+            Err(SigningKeyError::Prefix)
+        }
+    }
+
+    /// Writes the key out, so that [`SigningKey::parse`] reads it: for the store, which encrypts it
+    /// under the master key, and for the answer that hands a `whsec_` to its owner, once.
+    #[must_use]
+    pub fn to_key_string(&self) -> String {
+        match self {
+            Self::Symmetric(secret) => secret.to_whsec_string(),
+            Self::Ed25519(key) => key.to_whsk_string(),
+        }
+    }
+
+    /// What verifies the signatures of this key: for a symmetric one, itself.
+    #[must_use]
+    pub fn verifying_key(&self) -> VerifyingKey {
+        match self {
+            Self::Symmetric(secret) => VerifyingKey::Symmetric(secret.clone()),
+            Self::Ed25519(key) => VerifyingKey::Ed25519(key.public_key()),
+        }
+    }
+}
+
+impl From<Secret> for SigningKey {
+    fn from(secret: Secret) -> Self {
+        Self::Symmetric(secret)
+    }
+}
+
+impl From<PrivateKey> for SigningKey {
+    fn from(key: PrivateKey) -> Self {
+        Self::Ed25519(key)
+    }
+}
+
+/// A key of either kind that verifies.
+#[derive(Clone, Debug)]
+pub enum VerifyingKey {
+    /// Verifies `v1`.
+    Symmetric(Secret),
+    /// Verifies `v1a`.
+    Ed25519(PublicKey),
+}
+
+impl VerifyingKey {
+    /// Parses `whsec_<base64>` or `whpk_<base64>`.
+    ///
+    /// # Errors
+    ///
+    /// [`SigningKeyError`]; its text never holds the key.
+    pub fn parse(text: &str) -> Result<Self, SigningKeyError> {
+        if text.starts_with(SECRET_PREFIX) {
+            Ok(Self::Symmetric(Secret::parse(text)?))
+        } else if text.starts_with(ed25519::PUBLIC_PREFIX) {
+            Ok(Self::Ed25519(PublicKey::parse(text)?))
+        } else {
+            Err(SigningKeyError::Prefix)
+        }
+    }
+}
+
+/// Why a text is no key of either kind. Never holds the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SigningKeyError {
+    /// It begins with none of the prefixes.
+    #[error("key begins with none of \"whsec_\", \"whsk_\" (signing) and \"whpk_\" (verifying)")]
+    Prefix,
+    /// It is a malformed symmetric secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// It is a malformed ed25519 key.
+    #[error(transparent)]
+    Ed25519(#[from] KeyError),
+}
+
+/// Keys that sign and verify, of one kind or mixed. Sealed: the schemes are the standard's.
+mod scheme {
+    use super::*;
+
+    /// What is signed: `id.timestamp.body`, in two parts, as the body may be long.
+    pub struct Content<'a> {
+        pub prefix: String,
+        pub body: &'a [u8],
+    }
+
+    impl Content<'_> {
+        fn joined(&self) -> Vec<u8> {
+            [self.prefix.as_bytes(), self.body].concat()
+        }
+    }
+
+    /// Appends its signature.
+    pub trait Sign {
+        fn append_signature(&self, content: &Content<'_>, header: &mut String);
+    }
+
+    /// Knows its signatures.
+    pub trait Verify {
+        fn version(&self) -> &'static str;
+        fn has_signed(&self, content: &Content<'_>, signature: &[u8]) -> bool;
+    }
+
+    impl Sign for Secret {
+        fn append_signature(&self, content: &Content<'_>, header: &mut String) {
+            header.push_str("v1,");
+            general_purpose::STANDARD.encode_string(self.mac_of(content).finalize().into_bytes(), header);
+        }
+    }
+
+    impl Verify for Secret {
+        fn version(&self) -> &'static str {
+            "v1"
+        }
+
+        fn has_signed(&self, content: &Content<'_>, signature: &[u8]) -> bool {
+            self.mac_of(content).verify_slice(signature).is_ok()
+        }
+    }
+
+    impl Sign for PrivateKey {
+        fn append_signature(&self, content: &Content<'_>, header: &mut String) {
+            header.push_str("v1a,");
+            general_purpose::STANDARD.encode_string(self.signature(&content.joined()), header);
+        }
+    }
+
+    impl Verify for PublicKey {
+        fn version(&self) -> &'static str {
+            "v1a"
+        }
+
+        fn has_signed(&self, content: &Content<'_>, signature: &[u8]) -> bool {
+            Self::has_signed(self, &content.joined(), signature)
+        }
+    }
+
+    impl Sign for SigningKey {
+        fn append_signature(&self, content: &Content<'_>, header: &mut String) {
+            match self {
+                Self::Symmetric(secret) => secret.append_signature(content, header),
+                Self::Ed25519(key) => key.append_signature(content, header),
+            }
+        }
+    }
+
+    impl Verify for VerifyingKey {
+        fn version(&self) -> &'static str {
+            match self {
+                Self::Symmetric(secret) => secret.version(),
+                Self::Ed25519(key) => key.version(),
+            }
+        }
+
+        fn has_signed(&self, content: &Content<'_>, signature: &[u8]) -> bool {
+            match self {
+                Self::Symmetric(secret) => secret.has_signed(content, signature),
+                Self::Ed25519(key) => Verify::has_signed(key, content, signature),
+            }
+        }
+    }
+}
+
+use scheme::Content;
+
+fn content<'a>(id: &str, timestamp_unix_s: i64, body: &'a [u8]) -> Content<'a> {
+    Content { prefix: format!("{id}.{timestamp_unix_s}."), body }
+}
+
+/// Signs `body` as message `id` at `timestamp_unix_s` with every one of `keys`: [`Secret`]s,
+/// [`PrivateKey`]s, or [`SigningKey`]s of both kinds.
 ///
-/// Returns the value of `webhook-signature`: `v1,<base64>`, one per secret, separated by spaces, in
-/// the order given (current secret first, then those that are being rotated out).
+/// Returns the value of `webhook-signature`: `v1,<base64>` or `v1a,<base64>`, one per key, separated
+/// by spaces, in the order given (current key first, then those that are being rotated out).
 #[must_use]
-pub fn sign(id: &str, timestamp_unix_s: i64, body: &[u8], secrets: &[&Secret]) -> String {
-    let mut header = String::with_capacity(secrets.len() * SIGNATURE_TEXT_BYTES);
-    for secret in secrets {
+pub fn sign<K: scheme::Sign>(id: &str, timestamp_unix_s: i64, body: &[u8], keys: &[&K]) -> String {
+    let content = content(id, timestamp_unix_s, body);
+    let mut header = String::with_capacity(keys.len() * SIGNATURE_TEXT_BYTES);
+    for key in keys {
         if !header.is_empty() {
             header.push(' ');
         }
-        header.push_str("v1,");
-        let tag = secret.mac_of(id, timestamp_unix_s, body).finalize();
-        general_purpose::STANDARD.encode_string(tag.into_bytes(), &mut header);
+        key.append_signature(&content, &mut header);
     }
     header
 }
 
-/// Checks that one of the signatures in `header` was made with one of `secrets` over exactly this
-/// id, timestamp and body, and that the timestamp lies within `tolerance_s` of `now_unix_s`.
+/// Checks that one of the signatures in `header` was made with one of `keys` ([`Secret`]s,
+/// [`PublicKey`]s, or [`VerifyingKey`]s of both kinds) over exactly this id, timestamp and body, and
+/// that the timestamp lies within `tolerance_s` of `now_unix_s`.
 ///
-/// Signatures of versions other than `v1` are passed over.
+/// A signature is only held against keys of its own version, so that no public key is ever taken
+/// for a shared secret; signatures of versions that no key is for are passed over.
 ///
 /// # Errors
 ///
@@ -167,12 +365,12 @@ pub fn sign(id: &str, timestamp_unix_s: i64, body: &[u8], secrets: &[&Secret]) -
 /// # Sources
 ///
 /// Standard Webhooks 1.0.0, "Verifying webhook authenticity"; its libraries tolerate 300 s.
-pub fn verify(
+pub fn verify<K: scheme::Verify>(
     id: &str,
     timestamp_unix_s: i64,
     body: &[u8],
     header: &str,
-    secrets: &[&Secret],
+    keys: &[&K],
     now_unix_s: i64,
     tolerance_s: u32,
 ) -> Result<(), VerifyError> {
@@ -184,22 +382,22 @@ pub fn verify(
         return Err(VerifyError::TooNew { ahead_s: age_s.saturating_neg(), tolerance_s });
     }
 
-    let mut any_v1 = false;
+    let content = content(id, timestamp_unix_s, body);
+    let mut any_known = false;
     let mut matched = false;
     for signature in header.split_ascii_whitespace().take(SIGNATURES_MAX) {
-        let Some(encoded) = signature.strip_prefix("v1,") else {
+        let Some((version, encoded)) = signature.split_once(',') else {
             continue;
         };
         let Ok(tag) = LENIENT.decode(encoded) else {
             continue;
         };
-        any_v1 = true;
-        for secret in secrets {
-            let mac = secret.mac_of(id, timestamp_unix_s, body);
-            matched |= mac.verify_slice(&tag).is_ok();
+        for key in keys.iter().filter(|key| key.version() == version) {
+            any_known = true;
+            matched |= key.has_signed(&content, &tag);
         }
     }
-    match (matched, any_v1) {
+    match (matched, any_known) {
         (true, _) => Ok(()),
         (false, true) => Err(VerifyError::Mismatch),
         (false, false) => Err(VerifyError::NoSignature),
@@ -225,8 +423,8 @@ pub enum VerifyError {
         /// How far it may.
         tolerance_s: u32,
     },
-    /// The header holds nothing of the form `v1,<base64>`.
-    #[error("header holds no v1 signature")]
+    /// The header holds no well-formed signature of a version that there is a key for.
+    #[error("header holds no signature of a known version")]
     NoSignature,
     /// No signature fits: another secret, another id or timestamp, or a body that was changed.
     #[error("no signature matches")]
@@ -293,7 +491,7 @@ mod tests {
         assert_eq!(check(&[&new]), Ok(()));
         assert_eq!(check(&[&stranger, &new]), Ok(()));
         assert_eq!(check(&[&stranger]), Err(VerifyError::Mismatch));
-        assert_eq!(check(&[]), Err(VerifyError::Mismatch));
+        assert_eq!(check(&[]), Err(VerifyError::NoSignature));
     }
 
     #[test]
@@ -321,5 +519,48 @@ mod tests {
         assert_eq!(at(TIMESTAMP - 301), Err(VerifyError::TooNew { ahead_s, tolerance_s }));
         let extreme = verify(ID, i64::MIN, BODY, SIGNATURE, &[&key], i64::MAX, 300);
         assert!(matches!(extreme, Err(VerifyError::TooOld { .. })));
+    }
+
+    /// The asymmetric signature in the standard's own example of a header, and the key that Svix's
+    /// server tests made it with.
+    const PRIVATE_KEY: &str =
+        "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+    const PUBLIC_KEY: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
+    const SIGNATURE_V1A: &str =
+        "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==";
+
+    #[test]
+    fn the_published_asymmetric_vector_holds() {
+        let key = SigningKey::parse(PRIVATE_KEY).expect("key");
+        assert_eq!(sign(ID, TIMESTAMP, BODY, &[&key]), SIGNATURE_V1A);
+        assert_eq!(key.to_key_string(), PRIVATE_KEY);
+        let public = PublicKey::parse(PUBLIC_KEY).expect("key");
+        assert!(matches!(key.verifying_key(), VerifyingKey::Ed25519(derived) if derived == public));
+        let check = |id: &str, header: &str| verify(id, TIMESTAMP, BODY, header, &[&public], TIMESTAMP, 300);
+        assert_eq!(check(ID, SIGNATURE_V1A), Ok(()));
+        assert_eq!(check("msg_other", SIGNATURE_V1A), Err(VerifyError::Mismatch));
+        assert_eq!(check(ID, "v1a,AAAA"), Err(VerifyError::Mismatch));
+        assert_eq!(check(ID, SIGNATURE), Err(VerifyError::NoSignature));
+    }
+
+    #[test]
+    fn keys_of_both_kinds_sign_side_by_side() {
+        let keys = [SECRET, PRIVATE_KEY].map(|text| SigningKey::parse(text).expect("key"));
+        let header = sign(ID, TIMESTAMP, BODY, &[&keys[0], &keys[1]]);
+        assert_eq!(header, format!("{SIGNATURE} {SIGNATURE_V1A}"));
+        for text in [SECRET, PUBLIC_KEY] {
+            let key = VerifyingKey::parse(text).expect("key");
+            assert_eq!(verify(ID, TIMESTAMP, BODY, &header, &[&key], TIMESTAMP, 300), Ok(()), "{text}");
+        }
+        // What a public key would "sign" as a shared secret is not believed.
+        let confused = Secret::from_bytes(&LENIENT.decode(&PUBLIC_KEY[5..]).expect("base64")).expect("32 bytes");
+        let forged = sign(ID, TIMESTAMP, BODY, &[&confused]);
+        let public = VerifyingKey::parse(PUBLIC_KEY).expect("key");
+        for header in [forged.clone(), forged.replace("v1,", "v1a,")] {
+            assert!(verify(ID, TIMESTAMP, BODY, &header, &[&public], TIMESTAMP, 300).is_err());
+        }
+        assert!(matches!(SigningKey::parse(PUBLIC_KEY), Err(SigningKeyError::Prefix)));
+        assert!(matches!(VerifyingKey::parse(PRIVATE_KEY), Err(SigningKeyError::Prefix)));
+        assert!(!format!("{keys:?}").contains("6Xb"));
     }
 }

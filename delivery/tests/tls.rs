@@ -1,92 +1,101 @@
-//! The transport over TLS: delivered to whom the roots trust, and to nobody else.
+//! The transport over TLS: delivered to whom the roots trust, and to nobody else; and as whom.
+
+mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use punchline_delivery::courier::{APPLICATION_JSON, AttemptRequest};
-use punchline_delivery::endpoint::{Endpoint, EndpointPolicy};
-use punchline_delivery::headers::StaticHeaders;
-use punchline_delivery::outcome::{ErrorCode, Outcome};
-use punchline_delivery::transport::{Transport, TransportLimits};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use punchline_delivery::courier::AttemptRequest;
+use punchline_delivery::identity::ClientIdentity;
+use punchline_delivery::outcome::{AttemptReport, ErrorCode, Outcome};
+use punchline_delivery::transport::{Transport, TransportConfig, TransportLimits};
+use support::{Answering, Certified, Seen, Server, answer, certified, loopback_policy, request, roots, tls_config};
+
+fn ok(_: Seen) -> Answering {
+    Box::pin(async { answer(200, "", "") })
+}
+
+fn trusting(server: &Certified, limits: TransportLimits) -> Transport {
+    let roots = roots([server]);
+    Transport::from_config(TransportConfig { roots, limits, ..TransportConfig::new(loopback_policy()) })
+}
 
 #[tokio::test]
 async fn certificates_are_checked() {
-    let (port, certificate) = receiver().await;
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).expect("valid root");
-    let limits = TransportLimits::default();
-    let trusting = Transport::with_roots(policy(), &limits, roots);
-    let public = Transport::new(policy(), &limits);
+    let own = certified("localhost");
+    let server = Server::start_tls(tls_config(&own, &[]), ok).await;
+    let trusting = trusting(&own, TransportLimits::default());
 
-    let named = format!("https://localhost:{port}/");
+    let named = server.named_url("localhost", "/");
     let report = trusting.attempt(request(&named)).await;
     assert_eq!(report.outcome, Outcome::Delivered, "{report:?}");
 
-    let unknown_authority = public.attempt(request(&named)).await;
-    let other_name = format!("https://127.0.0.1:{port}/");
-    let other_name = trusting.attempt(request(&other_name)).await;
+    let unknown_authority = support::transport().attempt(request(&named)).await;
+    let other_name = trusting.attempt(request(&server.url("/"))).await;
     for report in [unknown_authority, other_name] {
         assert_eq!(report.error, Some(ErrorCode::Tls), "{report:?}");
         assert_eq!(report.outcome, Outcome::Retry);
     }
+    assert_eq!(server.seen().len(), 1);
 }
 
-/// Answers 200 as `localhost`; returns its port and its self-signed certificate.
-async fn receiver() -> (u16, CertificateDer<'static>) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
-    let certificate = made.cert.der().clone();
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("default versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], PrivateKeyDer::Pkcs8(key))
-        .expect("key fits");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
-    let port = listener.local_addr().expect("bound").port();
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.expect("accept");
-            let Ok(mut stream) = acceptor.accept(socket).await else {
-                continue; // the client did not trust us
-            };
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request).await;
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-            let _ = stream.write_all(answer).await;
-        }
-    });
-    (port, certificate)
+fn identity(of: &Certified) -> Arc<ClientIdentity> {
+    let identity = ClientIdentity::from_pem(of.certificate_pem.as_bytes(), of.key_pem.as_bytes());
+    Arc::new(identity.expect("valid"))
 }
 
-fn policy() -> EndpointPolicy {
-    EndpointPolicy {
-        allow_http: false,
-        allow_private: ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("network")).to_vec(),
+async fn attempt_as(transport: &Transport, url: &str, identity: Option<&Arc<ClientIdentity>>) -> AttemptReport {
+    transport.attempt(AttemptRequest { identity: identity.cloned(), ..request(url) }).await
+}
+
+#[tokio::test]
+async fn receivers_that_ask_for_a_certificate_get_it() {
+    let (own, ours, stranger) = (certified("localhost"), certified("client"), certified("client"));
+    let server = Server::start_tls(tls_config(&own, &[&ours]), ok).await;
+    let transport = trusting(&own, TransportLimits::default());
+    let url = server.named_url("localhost", "/");
+
+    let report = attempt_as(&transport, &url, Some(&identity(&ours))).await;
+    assert_eq!(report.outcome, Outcome::Delivered, "{report:?}");
+    assert_eq!(server.seen()[0].certificate, Some(ours.certificate.clone()));
+
+    for refused in [None, Some(&identity(&stranger))] {
+        let report = attempt_as(&transport, &url, refused).await;
+        // Within TLS 1.3 the refusal comes after the handshake; a reset may overtake the alert.
+        assert!(matches!(report.error, Some(ErrorCode::Tls | ErrorCode::Closed)), "{report:?}");
+        assert_eq!(report.outcome, Outcome::Retry);
     }
+    assert_eq!(server.seen().len(), 1);
 }
 
-fn request(url: &str) -> AttemptRequest {
-    AttemptRequest {
-        endpoint: Arc::new(Endpoint::parse(url, &policy()).expect("allowed")),
-        headers: StaticHeaders::default(),
-        permanent_statuses: Arc::default(),
-        webhook_id: "msg_1".to_owned(),
-        timestamp_unix_s: 0,
-        signature: None,
-        attempt: 1,
-        sequence: 1,
-        content_type: APPLICATION_JSON,
-        body: Bytes::from_static(b"{}"),
-        timeout: Duration::from_secs(10),
+#[tokio::test]
+async fn identities_never_share_a_connection() {
+    let (own, a, b) = (certified("localhost"), certified("a"), certified("b"));
+    let server = Server::start_tls(tls_config(&own, &[&a, &b]), ok).await;
+    let transport = trusting(&own, TransportLimits::default());
+    let url = server.named_url("localhost", "/");
+    // The same PEM parsed again is the same identity.
+    let identities = [identity(&a), identity(&b), identity(&a), identity(&b), identity(&a)];
+    for identity in &identities {
+        let report = attempt_as(&transport, &url, Some(identity)).await;
+        assert_eq!(report.outcome, Outcome::Delivered, "{report:?}");
+    }
+    let who: Vec<_> = server.seen().into_iter().map(|seen| (seen.connection, seen.certificate)).collect();
+    let (a, b) = (Some(a.certificate), Some(b.certificate));
+    assert_eq!(who, [(0, a.clone()), (1, b.clone()), (0, a.clone()), (1, b), (0, a)]);
+}
+
+#[tokio::test]
+async fn pools_of_identities_are_bounded_and_resume_nobody_elses_session() {
+    let (own, a, b) = (certified("localhost"), certified("a"), certified("b"));
+    let server = Server::start_tls(tls_config(&own, &[&a, &b]), ok).await;
+    let transport = trusting(&own, TransportLimits { identities_max: 1, ..TransportLimits::default() });
+    let url = server.named_url("localhost", "/");
+    for (connection, who) in [&a, &b, &a, &a].into_iter().enumerate() {
+        let report = attempt_as(&transport, &url, Some(&identity(who))).await;
+        assert_eq!(report.outcome, Outcome::Delivered, "{report:?}");
+        let seen = server.seen().pop().expect("seen");
+        // Each change of identity pushes the other one out; the last attempt finds its connection.
+        assert_eq!(seen.connection, connection.min(2));
+        assert_eq!(seen.certificate, Some(who.certificate.clone()));
     }
 }

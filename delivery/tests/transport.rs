@@ -1,23 +1,24 @@
 //! The transport against a real server on this machine, which speaks just enough HTTP/1.1 to
 //! misbehave in the ways that receivers do.
 
+mod support;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use punchline_delivery::auth::BasicAuth;
-use punchline_delivery::courier::{APPLICATION_JSON, AttemptRequest, Courier};
-use punchline_delivery::endpoint::{Endpoint, EndpointPolicy};
+use punchline_delivery::auth::{Auth, BasicAuth};
+use punchline_delivery::courier::{AttemptRequest, Courier};
+use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::headers::StaticHeaders;
 use punchline_delivery::outcome::{AttemptReport, ErrorCode, Outcome, PermanentStatuses, SNIPPET_BYTES_MAX};
 use punchline_delivery::scripted::{Gate, ScriptedCourier, Step};
 use punchline_delivery::signature::{self, Secret};
 use punchline_delivery::transport::{Transport, TransportLimits};
+use support::{NOW_UNIX_S, transport};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-const NOW_UNIX_S: i64 = 784_111_717; // Sun, 06 Nov 1994 08:48:37 GMT
 const BODY: &[u8] = br#"{"type":"points.received","data":{}}"#;
 
 /// One request as it arrived: on which connection, and its head in lower-case lines.
@@ -156,32 +157,8 @@ async fn read_request(stream: &mut BufReader<TcpStream>, connection: usize) -> O
     Some(seen)
 }
 
-fn loopback_policy() -> EndpointPolicy {
-    EndpointPolicy {
-        allow_http: true,
-        allow_private: ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("network")).to_vec(),
-    }
-}
-
-fn transport() -> Transport {
-    Transport::new(loopback_policy(), &TransportLimits::default())
-}
-
 fn request(url: &str) -> AttemptRequest {
-    let endpoint = Endpoint::parse(url, &loopback_policy()).expect("allowed");
-    AttemptRequest {
-        endpoint: Arc::new(endpoint),
-        headers: StaticHeaders::default(),
-        permanent_statuses: Arc::default(),
-        webhook_id: "msg_1".to_owned(),
-        timestamp_unix_s: NOW_UNIX_S,
-        signature: Some("v1,AAAA".to_owned()),
-        attempt: 1,
-        sequence: 7,
-        content_type: APPLICATION_JSON,
-        body: Bytes::from_static(BODY),
-        timeout: Duration::from_secs(10),
-    }
+    AttemptRequest { timeout: Duration::from_secs(10), ..support::request(url) }
 }
 
 /// What a test looks at: outcome, status, error, wait.
@@ -275,12 +252,14 @@ async fn connections_are_used_again_unless_the_answer_was_too_long() {
 async fn the_request_is_what_the_contract_says() {
     let receiver = Receiver::start().await;
     let secret = Secret::from_bytes(&[3; 32]).expect("32 bytes");
-    let auth = BasicAuth::new("me", "s3cret").expect("valid");
+    let auth = Arc::new(Auth::from(BasicAuth::new("me", "s3cret").expect("valid")));
     let mut request = request(&receiver.url("/200?token=1"));
-    request.headers = StaticHeaders::new([("X-Api-Key", "k")], Some(&auth)).expect("valid");
+    request.headers = StaticHeaders::new([("X-Api-Key", "k")], Some(&*auth)).expect("valid");
+    request.auth = Some(auth);
     request.signature = Some(signature::sign("msg_1", NOW_UNIX_S, BODY, &[&secret]));
     request.attempt = 3;
-    assert!(!format!("{request:?}").contains("Basic"), "secrets are not shown");
+    let shown = format!("{request:?}");
+    assert!(!shown.contains("s3cret") && !shown.contains("czNjcmV0"), "secrets are not shown: {shown}");
 
     let report = transport().attempt(request).await;
     assert_eq!(report.outcome, Outcome::Delivered, "{report:?}");
