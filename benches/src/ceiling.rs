@@ -18,6 +18,13 @@ struct Echo;
 
 #[tonic::async_trait]
 impl IngestService for Echo {
+    async fn publish_fact(
+        &self,
+        _: Request<v1::PublishFactRequest>,
+    ) -> Result<Response<v1::PublishFactResponse>, Status> {
+        Err(Status::unimplemented("only unary calls have this ceiling"))
+    }
+
     async fn record_consumption(
         &self,
         _: Request<v1::RecordConsumptionRequest>,

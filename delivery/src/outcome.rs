@@ -143,6 +143,10 @@ pub enum ErrorCode {
     Proxy,
     /// The event is larger than its kind of destination takes; nothing was sent.
     TooLarge,
+    /// A consumer said that the event is not done.
+    Nacked,
+    /// The event cannot be told in the subscription's dialect; nothing was sent.
+    Dialect,
 }
 
 impl ErrorCode {
@@ -162,6 +166,8 @@ impl ErrorCode {
             Self::Auth => "auth",
             Self::Proxy => "proxy",
             Self::TooLarge => "too_large",
+            Self::Nacked => "nacked",
+            Self::Dialect => "dialect",
         }
     }
 
@@ -169,7 +175,7 @@ impl ErrorCode {
     #[must_use]
     pub const fn outcome(self) -> Outcome {
         match self {
-            Self::AddressRefused | Self::Request | Self::TooLarge => Outcome::Refused,
+            Self::AddressRefused | Self::Request | Self::TooLarge | Self::Dialect => Outcome::Refused,
             _ => Outcome::Retry,
         }
     }
@@ -213,6 +219,20 @@ impl AttemptReport {
             error_detail: None,
             retry_after_ms: None,
             asks_to_disable: outcome == Outcome::Gone,
+            response_snippet: Bytes::new(),
+        }
+    }
+
+    /// Taken, by somebody who answers with no status.
+    #[must_use]
+    pub fn accepted() -> Self {
+        Self {
+            outcome: Outcome::Delivered,
+            status: None,
+            error: None,
+            error_detail: None,
+            retry_after_ms: None,
+            asks_to_disable: false,
             response_snippet: Bytes::new(),
         }
     }

@@ -1,10 +1,13 @@
 //! What somebody wants to happen: validated, and stamped with the time and the ids it will need.
 
-use crate::dispatch::{AttemptLog, DeliveryProgress, Subscription, SubscriptionState};
+use crate::dispatch::{
+    AttemptLog, BreakerState, DeliveryJob, DeliveryProgress, PutBack, Subscription, SubscriptionState,
+};
 use crate::event::CommandKey;
-use crate::id::{AdvertiserId, CampaignId, CredentialId, MemberId, Sequence, SubscriptionId, Tenant};
+use crate::id::{AdvertiserId, CampaignId, CredentialId, JobId, MemberId, Sequence, SubscriptionId, Tenant};
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Consumption;
+use crate::loyalty::fact::Fact;
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::member::{Identifier, Profile};
 use crate::loyalty::tenant::{Credential, SealedSecret};
@@ -27,6 +30,8 @@ pub struct Command {
 pub enum Action {
     /// Take a consumption in.
     RecordConsumption(Consumption),
+    /// Take a fact in.
+    PublishFact(Fact),
     /// Register a member under a new id.
     RegisterMember {
         /// The new id.
@@ -157,8 +162,46 @@ pub enum Action {
         progress: DeliveryProgress,
         /// Deliveries that died since the last report.
         died: Vec<Died>,
+        /// How the breaker turned since the last report, in order.
+        breaker: Vec<BreakerState>,
         /// Why the subscription is to be disabled, if it is.
         disable: Option<String>,
+    },
+    /// Begin a replay or a redrive.
+    StartJob {
+        /// On what.
+        subscription_id: SubscriptionId,
+        /// All of it.
+        job: DeliveryJob,
+    },
+    /// Take down how far a job has come.
+    AdvanceJob {
+        /// On what.
+        subscription_id: SubscriptionId,
+        /// Which.
+        job_id: JobId,
+        /// Everything before was looked at.
+        next_sequence: Sequence,
+        /// Deliveries that it puts back.
+        put_back: Vec<PutBack>,
+    },
+    /// End a job.
+    EndJob {
+        /// On what.
+        subscription_id: SubscriptionId,
+        /// Which.
+        job: DeliveryJob,
+        /// Whether somebody stopped it.
+        cancelled: bool,
+    },
+    /// Give dead letters up.
+    DropDeadLetters {
+        /// Whose.
+        subscription_id: SubscriptionId,
+        /// Which; those that are not dead are left alone.
+        sequences: Vec<Sequence>,
+        /// Why.
+        reason: String,
     },
     /// Put dead letters back.
     Redrive {
@@ -175,7 +218,7 @@ pub struct Died {
     /// The event.
     pub sequence: Sequence,
     /// Its type.
-    pub event_type: &'static str,
+    pub event_type: String,
     /// Attempts made.
     pub attempts: u32,
     /// Why, as `http_500`.
@@ -198,6 +241,7 @@ impl Command {
     pub fn key(&self) -> Option<CommandKey> {
         match &self.action {
             Action::RecordConsumption(c) => Some(CommandKey::Consumption(c.consumption_id.clone())),
+            Action::PublishFact(f) => Some(CommandKey::Fact { source: f.source.clone(), fact_id: f.fact_id.clone() }),
             _ => self.request_id.clone().map(CommandKey::Request),
         }
     }
@@ -206,6 +250,7 @@ impl Command {
     pub fn identifiers(&self) -> &[Identifier] {
         match &self.action {
             Action::RecordConsumption(c) => &c.identifiers,
+            Action::PublishFact(f) => &f.identifiers,
             Action::RegisterMember { identifiers, .. } => identifiers,
             Action::UpdateMember { identifiers: Some(identifiers), .. } => identifiers,
             _ => &[],

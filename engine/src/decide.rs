@@ -10,19 +10,19 @@
 //!
 //! - Loading. The caller brings what the command names, in a [`WorkingSet`].
 
-use std::collections::BTreeSet;
-
 use crate::command::{Action, Command, Died};
-use crate::dispatch::Subscription;
+use crate::dispatch::job::JOB_NAMED_MAX;
+use crate::dispatch::{Auth, BreakerState, Subscription, SubscriptionState};
 use crate::event::*;
 use crate::id::{AdvertiserId, CampaignId, CredentialId, MemberId, Sequence, SubscriptionId};
 use crate::loyalty::campaign::{Campaign, EarningRule};
 use crate::loyalty::consumption::{self, Consumption, Line, Receipt};
+use crate::loyalty::fact::{self, Fact, FactReceipt};
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::member::{CARDS_MAX, CapUse, Card, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
 use crate::loyalty::punchcard;
 use crate::loyalty::tenant::{
-    ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Directory, SUBSCRIPTIONS_MAX, TenantConfig,
+    ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Directory, SUBSCRIPTIONS_MAX, SubscriptionEntry, TenantConfig,
 };
 use crate::quantity::{Coins, Points, Stamps};
 use crate::rejection::{InvalidField, Rejection};
@@ -69,6 +69,9 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
     if let Action::RecordConsumption(consumption) = &command.action {
         return decide_consumption(set, command, consumption).map(Decision::Events);
     }
+    if let Action::PublishFact(fact) = &command.action {
+        return decide_fact(set, command, fact).map(one);
+    }
     if let (Some((sequence, record)), Some(request_id)) = (set.seen, &command.request_id) {
         return repeated_request(record, &command.action, request_id).map(|()| Decision::Already(sequence));
     }
@@ -78,7 +81,9 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
     let config = tenant_config(set, command)?;
     let member = |id: MemberId| set.member.ok_or(Rejection::MemberNotFound(id));
     let events = match &command.action {
-        Action::RecordConsumption(_) | Action::CreateAdvertiser { .. } => unreachable!("handled above"),
+        Action::RecordConsumption(_) | Action::PublishFact(_) | Action::CreateAdvertiser { .. } => {
+            unreachable!("handled above")
+        }
         Action::RegisterMember { member_id, identifiers, profile, registration_source, join } => {
             return register(set, config, *member_id, identifiers, profile, registration_source, join)
                 .map(Decision::Events);
@@ -156,6 +161,12 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
                 return Err(Rejection::SubscriptionExists(subscription.id));
             }
             subscription.validate()?;
+            let same_name = |entry: &&SubscriptionEntry| {
+                !subscription.consumer.is_empty() && entry.definition.consumer == subscription.consumer
+            };
+            if let Some(other) = config.subscriptions.values().find(same_name) {
+                return Err(Rejection::SubscriptionExists(other.definition.id));
+            }
             let subscription = Subscription { version: 1, ..subscription.clone() };
             vec![SubscriptionCreated { subscription, secret: secret.clone(), owed_after: *owed_after }.into()]
         }
@@ -174,27 +185,53 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             if entry(config, *subscription_id)?.state == *state {
                 return Ok(Decision::Already(Sequence(0)));
             }
-            let (subscription_id, state, reason) = (*subscription_id, *state, reason.clone());
-            vec![SubscriptionStateChanged { subscription_id, state, reason }.into()]
+            let (subscription_id, reason) = (*subscription_id, reason.clone());
+            vec![match state {
+                SubscriptionState::Active => SubscriptionResumed { subscription_id, reason }.into(),
+                SubscriptionState::Paused => SubscriptionPaused { subscription_id, reason }.into(),
+                SubscriptionState::Disabled => SubscriptionDisabled { subscription_id, reason }.into(),
+            }]
         }
         Action::RotateSecret { subscription_id, secret, previous_until } => {
             entry(config, *subscription_id)?;
             let (subscription_id, previous_until) = (*subscription_id, *previous_until);
             vec![SubscriptionSecretRotated { subscription_id, secret: secret.clone(), previous_until }.into()]
         }
-        Action::ReportDeliveries { subscription_id, progress, died, disable } => {
+        Action::ReportDeliveries { subscription_id, progress, died, breaker, disable } => {
             let entry = entry(config, *subscription_id)?;
             let mut events =
                 vec![DeliveryProgressed { subscription_id: *subscription_id, progress: progress.clone() }.into()];
             events.extend(died.iter().map(|d| dead_lettered(*subscription_id, d)));
+            events.extend(breaker.iter().map(|state| breaker_turned(*subscription_id, *state)));
             if let Some(reason) = disable
-                && entry.state != crate::dispatch::SubscriptionState::Disabled
+                && entry.state != SubscriptionState::Disabled
             {
-                let state = crate::dispatch::SubscriptionState::Disabled;
                 let (subscription_id, reason) = (*subscription_id, reason.clone());
-                events.push(SubscriptionStateChanged { subscription_id, state, reason }.into());
+                events.push(SubscriptionDisabled { subscription_id, reason }.into());
             }
             events
+        }
+        Action::StartJob { subscription_id, job } => {
+            entry(config, *subscription_id)?;
+            job.validate()?;
+            vec![DeliveryJobStarted { subscription_id: *subscription_id, job: job.clone() }.into()]
+        }
+        Action::AdvanceJob { subscription_id, job_id, next_sequence, put_back } => {
+            entry(config, *subscription_id)?;
+            let (subscription_id, job_id, next_sequence) = (*subscription_id, *job_id, *next_sequence);
+            vec![DeliveryJobAdvanced { subscription_id, job_id, next_sequence, put_back: put_back.clone() }.into()]
+        }
+        Action::EndJob { subscription_id, job, cancelled } => {
+            entry(config, *subscription_id)?;
+            let (subscription_id, job_id, kind) = (*subscription_id, job.id, job.kind);
+            vec![DeliveryJobEnded { subscription_id, job_id, kind, cancelled: *cancelled }.into()]
+        }
+        Action::DropDeadLetters { subscription_id, sequences, reason } => {
+            entry(config, *subscription_id)?;
+            limit("dead letters in one call", sequences.len().saturating_sub(1), JOB_NAMED_MAX)?;
+            text("reason", reason, 500)?;
+            let (sequences, reason) = (sequences.clone(), reason.clone());
+            vec![DeadLettersDropped { subscription_id: *subscription_id, sequences, reason }.into()]
         }
         Action::Redrive { subscription_id, sequences } => {
             entry(config, *subscription_id)?;
@@ -213,11 +250,42 @@ fn dead_lettered(subscription_id: SubscriptionId, died: &Died) -> Event {
     DeliveryDeadLettered {
         subscription_id,
         sequence: died.sequence,
-        event_type: died.event_type.into(),
+        event_type: died.event_type.clone(),
         attempts: died.attempts,
         reason: died.reason.clone(),
     }
     .into()
+}
+
+fn breaker_turned(subscription_id: SubscriptionId, breaker: BreakerState) -> Event {
+    match breaker {
+        BreakerState::Open { .. } => BreakerOpened { subscription_id, breaker }.into(),
+        BreakerState::HalfOpen { .. } => BreakerHalfOpened { subscription_id, breaker }.into(),
+        BreakerState::Closed => BreakerClosed { subscription_id }.into(),
+    }
+}
+
+fn decide_fact(set: &WorkingSet<'_>, command: &Command, fact: &Fact) -> Result<Event, Rejection> {
+    let conflict = |(first, second)| Rejection::IdentifiersConflict { first, second };
+    let found = resolve(&fact.identifiers, set.owners).map_err(conflict);
+    if let Some((sequence, record)) = set.seen {
+        let Some(Event::FactPublished(recorded)) = record.events.first() else {
+            unreachable!("a fact's key leads to a fact's record")
+        };
+        let first = FactReceipt { sequence, time: record.time, member_id: recorded.member_id };
+        return Err(match fact::difference(recorded, found.ok().flatten(), fact) {
+            None => Rejection::FactExists { first },
+            Some(field) => Rejection::FactExistsWithDifferentContent { field, first },
+        });
+    }
+    tenant_config(set, command)?;
+    let member_id = found?;
+    if member_id.is_none() && !fact.identifiers.is_empty() {
+        return Err(Rejection::AccountNotFound);
+    }
+    let Fact { source, fact_id, fact_type, occurred_at, properties, .. } = fact.clone();
+    let occurred_at = occurred_at.unwrap_or(set.now);
+    Ok(FactPublished { source, fact_id, fact_type, member_id, occurred_at, properties }.into())
 }
 
 fn tenant_config<'a>(set: &WorkingSet<'a>, command: &Command) -> Result<&'a TenantConfig, Rejection> {
@@ -225,7 +293,7 @@ fn tenant_config<'a>(set: &WorkingSet<'a>, command: &Command) -> Result<&'a Tena
     config.map(|c| &**c).ok_or(Rejection::AdvertiserNotFound(command.tenant.advertiser))
 }
 
-fn entry(config: &TenantConfig, id: SubscriptionId) -> Result<&crate::loyalty::tenant::SubscriptionEntry, Rejection> {
+fn entry(config: &TenantConfig, id: SubscriptionId) -> Result<&SubscriptionEntry, Rejection> {
     config.subscriptions.get(&id).ok_or(Rejection::SubscriptionNotFound(id))
 }
 
@@ -297,19 +365,25 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
     if same { Ok(()) } else { Err(Rejection::RequestIdReused { request_id: request_id.into() }) }
 }
 
+/// Whether two are alike but for what the server makes: secrets are sealed differently each time.
 fn same_subscription(first: &Subscription, again: &Subscription) -> bool {
-    fn given(subscription: &Subscription) -> (BTreeSet<&str>, Option<&str>) {
-        let names = subscription.headers.iter().map(|(name, _)| name.as_str());
-        (names.collect(), subscription.basic_auth.as_ref().map(|auth| auth.username.as_str()))
-    }
-    let made = Subscription {
-        id: first.id,
-        version: first.version,
-        headers: first.headers.clone(),
-        basic_auth: first.basic_auth.clone(),
-        ..again.clone()
+    let blank = |given: &Subscription| {
+        let mut blank = Subscription { id: first.id, version: first.version, ..given.clone() };
+        blank.headers.iter_mut().for_each(|(_, value)| value.0.clear());
+        blank.headers.sort_by(|(one, _), (other, _)| one.cmp(other));
+        if let Some(certificate) = &mut blank.client_certificate {
+            certificate.key_pem.0.clear();
+        }
+        match &mut blank.auth {
+            Auth::None => {}
+            Auth::Basic(basic) => basic.password.0.clear(),
+            Auth::Bearer { token } => token.0.clear(),
+            Auth::OAuth2(oauth2) => oauth2.client_secret.0.clear(),
+            Auth::WriteKey { key } => key.0.clear(),
+        }
+        blank
     };
-    made == *first && given(again) == given(first)
+    blank(first) == blank(again)
 }
 
 fn create_advertiser(directory: &Directory, id: Option<AdvertiserId>, name: &str) -> Result<Event, Rejection> {

@@ -14,9 +14,9 @@
 
 use serde::Serialize;
 
-use crate::dispatch::{DeliveryProgress, Subscription, SubscriptionState};
+use crate::dispatch::{BreakerState, DeliveryJob, DeliveryProgress, JobKind, PutBack, Subscription};
 use crate::id::{
-    AdvertiserId, CampaignId, CredentialId, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId, Tenant,
+    AdvertiserId, CampaignId, CredentialId, JobId, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId, Tenant,
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Line;
@@ -47,6 +47,13 @@ pub enum CommandKey {
     Consumption(String),
     /// A create verb's `request_id` (AIP-155).
     Request(String),
+    /// An upstream system's name and its `fact_id`.
+    Fact {
+        /// The system.
+        source: String,
+        /// Its id.
+        fact_id: String,
+    },
 }
 
 /// An event with its place in the journal.
@@ -125,6 +132,28 @@ pub struct RowState {
     pub rows_completed: u64,
 }
 
+/// A JSON text that was checked when it came in, kept as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Json(pub std::sync::Arc<str>);
+
+impl Serialize for Json {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let raw: &serde_json::value::RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(s)
+    }
+}
+
+/// Whether a word of a type's name: `a-z`, `0-9` and `_`, beginning with a letter.
+pub fn is_type_word(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// Whether the name of a type: two words or more with dots between, at most 100 bytes.
+pub fn is_type_name(name: &str) -> bool {
+    name.len() <= 100 && name.contains('.') && name.split('.').all(is_type_word)
+}
+
 macro_rules! events {
     ($(
         $(#[$doc:meta])*
@@ -170,6 +199,14 @@ macro_rules! events {
             /// Its kind.
             pub fn event_type(&self) -> EventType {
                 match self { $( Event::$name(_) => EventType::$name, )* }
+            }
+
+            /// The name it is told under: a fact's is the one that its publisher gave it.
+            pub fn type_name(&self) -> &str {
+                match self {
+                    Event::FactPublished(fact) => &fact.fact_type,
+                    _ => self.event_type().as_str(),
+                }
             }
         }
     };
@@ -434,14 +471,102 @@ events! {
         /// Which.
         subscription_id: SubscriptionId,
     }
-    /// A subscription was paused, resumed or disabled. The backlog is kept in every state.
-    SubscriptionStateChanged = "subscription.state_changed" {
+    /// Somebody stopped a subscription; its backlog is kept.
+    SubscriptionPaused = "subscription.paused" {
         /// Which.
         subscription_id: SubscriptionId,
-        /// What it is now.
-        state: SubscriptionState,
         /// Why.
         reason: String,
+    }
+    /// A subscription goes on where it stopped.
+    SubscriptionResumed = "subscription.resumed" {
+        /// Which.
+        subscription_id: SubscriptionId,
+        /// Why.
+        reason: String,
+    }
+    /// The server stopped a subscription: its receiver asked for it, or failed for too long. Its backlog is kept.
+    SubscriptionDisabled = "subscription.disabled" {
+        /// Which.
+        subscription_id: SubscriptionId,
+        /// Why.
+        reason: String,
+    }
+    /// An endpoint failed so often in a row that it is left in peace for a while.
+    BreakerOpened = "breaker.opened" {
+        /// Whose.
+        subscription_id: SubscriptionId,
+        /// Since when, until when, and how often in a row.
+        breaker: BreakerState,
+    }
+    /// One event is sent, to see whether the endpoint is back.
+    BreakerHalfOpened = "breaker.half_opened" {
+        /// Whose.
+        subscription_id: SubscriptionId,
+        /// How it stands.
+        breaker: BreakerState,
+    }
+    /// The endpoint is back.
+    BreakerClosed = "breaker.closed" {
+        /// Whose.
+        subscription_id: SubscriptionId,
+    }
+    /// A replay or a redrive was asked for.
+    DeliveryJobStarted = "delivery_job.started" {
+        /// On what.
+        subscription_id: SubscriptionId,
+        /// What.
+        #[serde(flatten)]
+        job: DeliveryJob,
+    }
+    /// A job has come further: bookkeeping, told to nobody.
+    DeliveryJobAdvanced = "delivery_job.advanced" {
+        /// On what.
+        subscription_id: SubscriptionId,
+        /// Which.
+        job_id: JobId,
+        /// Everything before was looked at.
+        next_sequence: Sequence,
+        /// Deliveries put back: they wait for their attempt from now on.
+        #[serde(skip)]
+        put_back: Vec<PutBack>,
+    }
+    /// A job is at its end.
+    DeliveryJobEnded = "delivery_job.ended" {
+        /// On what.
+        subscription_id: SubscriptionId,
+        /// Which.
+        job_id: JobId,
+        /// What it did.
+        kind: JobKind,
+        /// Whether somebody stopped it.
+        cancelled: bool,
+    }
+    /// Dead letters were given up: they are not tried again.
+    DeadLettersDropped = "delivery.dropped" {
+        /// Whose.
+        subscription_id: SubscriptionId,
+        /// Which.
+        sequences: Vec<Sequence>,
+        /// Why.
+        reason: String,
+    }
+    /// An upstream system told of something. Its type is the one that it gave.
+    FactPublished = "fact.published" {
+        /// The system.
+        source: String,
+        /// Its id there.
+        fact_id: String,
+        /// As `wallet_pass.installed`.
+        #[serde(skip)]
+        fact_type: String,
+        /// About whom.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        member_id: Option<MemberId>,
+        /// When it happened, as reported.
+        occurred_at: UnixMillis,
+        /// What it says.
+        properties: Json,
     }
     /// A new signing secret; the one before stays valid until `previous_until`.
     SubscriptionSecretRotated = "subscription.secret_rotated" {
@@ -492,7 +617,8 @@ impl EventType {
 
     /// False for bookkeeping, which is neither delivered nor listed.
     pub fn is_public(self) -> bool {
-        !matches!(self, EventType::DeliveryProgressed | EventType::ConsumptionCounted)
+        use EventType as T;
+        !matches!(self, T::DeliveryProgressed | T::ConsumptionCounted | T::DeliveryJobAdvanced)
     }
 
     /// True for events about deliveries. One that dies is not told about in its turn, else two dead
@@ -503,7 +629,16 @@ impl EventType {
             EventType::DeliveryProgressed
                 | EventType::DeliveryDeadLettered
                 | EventType::DeadLettersRedriven
-                | EventType::SubscriptionStateChanged
+                | EventType::DeadLettersDropped
+                | EventType::DeliveryJobStarted
+                | EventType::DeliveryJobAdvanced
+                | EventType::DeliveryJobEnded
+                | EventType::SubscriptionPaused
+                | EventType::SubscriptionResumed
+                | EventType::SubscriptionDisabled
+                | EventType::BreakerOpened
+                | EventType::BreakerHalfOpened
+                | EventType::BreakerClosed
         )
     }
 }

@@ -191,6 +191,11 @@ uuid_id!(
     SubscriptionId,
     "subscription id"
 );
+uuid_id!(
+    /// A replay or a redrive.
+    JobId,
+    "job id"
+);
 
 /// 1 to 64 characters of `a-z 0-9 _ - .`, chosen by the one who writes the configuration.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -265,6 +270,11 @@ macro_rules! slug_id {
     };
 }
 
+slug_id!(
+    /// Whom several connections read events for.
+    ConsumerName,
+    "consumer"
+);
 slug_id!(
     /// Rules, rewards and a period.
     CampaignId,

@@ -14,6 +14,7 @@ pub mod time;
 
 pub mod command;
 pub mod event;
+pub mod filter;
 pub mod rejection;
 
 pub mod decide;

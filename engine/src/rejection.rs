@@ -7,6 +7,7 @@
 
 use crate::id::{AdvertiserId, CampaignId, CredentialId, MemberId, SubscriptionId};
 use crate::loyalty::consumption::Receipt;
+use crate::loyalty::fact::FactReceipt;
 
 /// A field that is out of its bounds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +60,20 @@ pub enum Rejection {
         field: &'static str,
         /// What the first one was answered.
         first: Box<Receipt>,
+    },
+    /// The fact was published before, with the same content.
+    #[error("Fact already published")]
+    FactExists {
+        /// What the first one was answered.
+        first: FactReceipt,
+    },
+    /// The id was used by another fact of this source.
+    #[error("Fact already published, with another {field}")]
+    FactExistsWithDifferentContent {
+        /// The first field that differs.
+        field: &'static str,
+        /// What the first one was answered.
+        first: FactReceipt,
     },
     /// No identifier names a member.
     #[error("Account not found (user not registered)")]
@@ -178,6 +193,8 @@ impl Rejection {
             Rejection::Invalid(field) => field.reason,
             Rejection::ConsumptionExists { .. } => "CONSUMPTION_EXISTS",
             Rejection::ConsumptionExistsWithDifferentContent { .. } => "CONSUMPTION_EXISTS_WITH_DIFFERENT_CONTENT",
+            Rejection::FactExists { .. } => "FACT_EXISTS",
+            Rejection::FactExistsWithDifferentContent { .. } => "FACT_EXISTS_WITH_DIFFERENT_CONTENT",
             Rejection::AccountNotFound => "ACCOUNT_NOT_FOUND",
             Rejection::IdentifiersConflict { .. } => "IDENTIFIERS_CONFLICT",
             Rejection::UserBlocked => "USER_BLOCKED",

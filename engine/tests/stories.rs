@@ -4,7 +4,7 @@ mod support;
 
 use proptest::prelude::*;
 use punchline_engine::command::Action;
-use punchline_engine::dispatch::{EventSelection, RetrySchedule, Subscription};
+use punchline_engine::dispatch::Subscription;
 use punchline_engine::event::{Event, EventType};
 use punchline_engine::id::{AdvertiserId, SubscriptionId};
 use punchline_engine::loyalty::campaign::{Campaign, EarningRule, Overflow, Punchcard};
@@ -212,17 +212,8 @@ fn a_request_id_stands_for_one_content() {
 
 fn subscription() -> Subscription {
     Subscription {
-        id: SubscriptionId(Uuid::from_u128(1)),
-        description: String::new(),
-        url: "https://example.com/".into(),
-        event_types: EventSelection::parse("event_types", vec!["*".into()]).expect("types"),
         headers: vec![("x-key".into(), SealedSecret(vec![1]))],
-        basic_auth: None,
-        schedule: RetrySchedule { delays_ms: vec![1_000] },
-        timeout_ms: 15_000,
-        max_in_flight: 64,
-        permanent_statuses: Vec::new(),
-        version: 0,
+        ..Subscription::to(SubscriptionId(Uuid::from_u128(1)), "https://example.com/")
     }
 }
 

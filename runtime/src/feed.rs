@@ -14,6 +14,7 @@
 //! - Queues: a slow follower costs nothing but its position.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use punchline_engine::dispatch::subscription::bit;
@@ -129,6 +130,8 @@ pub struct Page {
 pub struct Feed {
     journal: Arc<dyn Journal>,
     head: watch::Sender<Sequence>,
+    /// Events published since the start that are told to others, bookkeeping left out.
+    told: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -164,7 +167,7 @@ impl Feed {
         let head = Sequence(journal.head());
         let (recent, followers) = (VecDeque::new(), BTreeMap::new());
         let inner = Inner { recent, events: 0, bytes: 0, head, followers, next_follower: 0 };
-        Arc::new(Feed { journal, head: watch::channel(head).0, inner: Mutex::new(inner) })
+        Arc::new(Feed { journal, head: watch::channel(head).0, told: AtomicU64::new(0), inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -176,11 +179,18 @@ impl Feed {
         *self.head.borrow()
     }
 
+    /// Events published since the start that are told to others.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
     /// Publishes records that are on disk.
     pub fn publish(&self, records: impl IntoIterator<Item = Arc<Stored>>) {
         let mut inner = self.lock();
         for stored in records {
             inner.head = stored.last();
+            let told = stored.record.events.iter().filter(|event| event.event_type().is_public()).count();
+            self.told.fetch_add(told as u64, Ordering::Relaxed);
             inner.events += stored.record.events.len() as u64;
             inner.bytes += stored.bytes;
             for follower in inner.followers.values_mut().filter(|f| f.asleep) {

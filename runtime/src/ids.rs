@@ -1,6 +1,6 @@
 //! The one door to randomness: ids and secrets.
 
-use punchline_engine::id::{MemberId, SubscriptionId};
+use punchline_engine::id::{JobId, MemberId, SubscriptionId};
 use punchline_engine::time::UnixMillis;
 use uuid::{Builder, Uuid};
 
@@ -24,6 +24,11 @@ fn uuid_v7(now: UnixMillis) -> Uuid {
 /// A new member's id.
 pub fn member_id(now: UnixMillis) -> MemberId {
     MemberId(uuid_v7(now))
+}
+
+/// The id of a new replay or redrive.
+pub fn job_id(now: UnixMillis) -> JobId {
+    JobId(uuid_v7(now))
 }
 
 /// A new subscription's id.

@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use punchline_delivery::courier::Courier;
 use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_engine::command::Command;
 use punchline_engine::id::Sequence;
@@ -27,7 +26,7 @@ use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
-use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::dispatcher::{Couriers, Dispatcher};
 use crate::feed::{self, Feed};
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
@@ -45,7 +44,7 @@ pub struct NodeOptions {
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
-    pub courier: Arc<dyn Courier>,
+    pub couriers: Couriers,
     /// Seals and opens secrets.
     pub sealer: Arc<Sealer>,
     /// Where attempts may go.
@@ -115,6 +114,11 @@ pub struct Submitter {
 }
 
 impl Submitter {
+    /// Whether nothing can be written down at present.
+    pub fn is_stopped(&self) -> bool {
+        self.health.stopped().is_some()
+    }
+
     fn gone(&self) -> Unavailable {
         self.health.stopped().unwrap_or(Unavailable::ShuttingDown)
     }
@@ -282,7 +286,7 @@ impl Node {
         let dispatcher = Dispatcher::new(
             options.clock.clone(),
             feed.clone(),
-            options.courier,
+            options.couriers,
             options.sealer.clone(),
             options.policy.clone(),
             options.in_flight_max,

@@ -323,7 +323,7 @@ impl Sequencer {
             owners.push(self.views.owner(command.tenant, identifier)?);
         }
         let member_id = command.member_id().or_else(|| match command.action {
-            Action::RecordConsumption(_) => resolve(identifiers, &owners).ok().flatten(),
+            Action::RecordConsumption(_) | Action::PublishFact(_) => resolve(identifiers, &owners).ok().flatten(),
             _ => None,
         });
         let member = match member_id {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use punchline_engine::dispatch::{AttemptLog, DeliveryRow, RowState};
+use punchline_engine::dispatch::{AttemptLog, DeliveryRow, OnDeadLetter, Ordering, RowState};
 use punchline_engine::id::{MemberId, Sequence};
 use punchline_engine::time::UnixMillis;
-use punchline_runtime::dispatch::lanes::{Lanes, Settled, Task};
+use punchline_runtime::dispatch::lanes::{Lanes, Rules, Settled, Task};
 use uuid::Uuid;
 
 #[derive(Debug, Clone)]
@@ -17,6 +17,9 @@ enum Step {
     Settle(usize, u8),
     Pass(i64),
     Report,
+    /// A dead letter that the journal knows of is put back, or given up.
+    Redrive(usize),
+    Drop(usize),
     /// Everything in memory is lost; the last report is what is known.
     Crash,
 }
@@ -28,6 +31,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<usize>(), 0u8..10).prop_map(|(which, how)| Step::Settle(which, how)),
         2 => (0i64..50).prop_map(Step::Pass),
         2 => Just(Step::Report),
+        1 => any::<usize>().prop_map(Step::Redrive),
+        1 => any::<usize>().prop_map(Step::Drop),
         1 => Just(Step::Crash),
     ]
 }
@@ -51,6 +56,7 @@ struct Auditor {
     settled: BTreeSet<u64>,
     in_flight: Vec<Task>,
     now: i64,
+    rules: Rules,
 }
 
 impl Auditor {
@@ -58,14 +64,47 @@ impl Auditor {
         self.in_flight.clear();
         let rows: Vec<DeliveryRow> = self.rows.values().cloned().collect();
         // What was settled but is not in the journal is owed again.
-        let is_open = |row: &DeliveryRow| matches!(row.state, RowState::Waiting { .. } | RowState::Held);
+        let holds = self.holds();
+        let is_open = |row: &DeliveryRow| match row.state {
+            RowState::Waiting { .. } | RowState::Held => true,
+            RowState::Dead => holds,
+            RowState::Delivered | RowState::Dropped => false,
+        };
         let (rows_now, cursor) = (&self.rows, self.cursor);
         self.settled.retain(|s| rows_now.get(s).map_or(*s <= cursor, |row| !is_open(row)));
-        let mut lanes = Lanes::new(Sequence(self.cursor), rows);
+        let mut lanes = Lanes::new(self.rules, Sequence(self.cursor), rows);
         for (sequence, of) in self.owed.range(self.cursor + 1..) {
             lanes.offer(Sequence(*sequence), member(*of));
         }
         lanes
+    }
+
+    fn holds(&self) -> bool {
+        self.rules.on_dead_letter == OnDeadLetter::Hold
+    }
+
+    /// A dead letter in the journal, as a command would find it.
+    fn dead(&mut self, which: usize) -> Option<&mut DeliveryRow> {
+        let dead: Vec<u64> = self.rows.values().filter(|r| r.state == RowState::Dead).map(|r| r.sequence.0).collect();
+        let sequence = dead.get(which % dead.len().max(1))?;
+        self.rows.get_mut(sequence)
+    }
+
+    fn redrive(&mut self, lanes: &mut Lanes, which: usize) {
+        let due = UnixMillis(self.now);
+        let Some(row) = self.dead(which) else { return };
+        row.state = RowState::Waiting { step: 0, due };
+        let row = row.clone();
+        self.settled.remove(&row.sequence.0);
+        lanes.put_back(row);
+    }
+
+    fn drop_dead(&mut self, lanes: &mut Lanes, which: usize) {
+        let Some(row) = self.dead(which) else { return };
+        row.state = RowState::Dropped;
+        let sequence = row.sequence;
+        self.settled.insert(sequence.0);
+        lanes.drop_dead(sequence);
     }
 
     fn report(&mut self, lanes: &mut Lanes, rows_max: usize) -> Result<(), TestCaseError> {
@@ -86,9 +125,17 @@ impl Auditor {
         lanes.wake(UnixMillis(self.now));
         let Some(task) = lanes.take(3) else { return Ok(()) };
         let of = self.owed[&task.sequence.0];
-        let before = self.owed.range(..task.sequence.0).filter(|(_, o)| **o == of).map(|(s, _)| *s);
+        let waits_for = |other: u8| match self.rules.ordering {
+            Ordering::PerMember => other == of,
+            Ordering::Strict => true,
+            Ordering::None => false,
+        };
+        let before = self.owed.range(..task.sequence.0).filter(|(_, o)| waits_for(**o)).map(|(s, _)| *s);
         for earlier in before {
-            prop_assert!(self.settled.contains(&earlier), "{} overtakes {earlier} of its member", task.sequence);
+            // A dead letter that was put back comes after those that went on without it.
+            let behind = !self.holds() && self.rows.get(&earlier).is_some_and(|row| row.attempts > 0);
+            let settled = self.settled.contains(&earlier) || behind;
+            prop_assert!(settled, "{} overtakes {earlier}", task.sequence);
         }
         prop_assert!(!self.settled.contains(&task.sequence.0), "{} is settled already", task.sequence);
         self.in_flight.push(task);
@@ -106,20 +153,26 @@ impl Auditor {
             1..4 => (Settled::Again { due: UnixMillis(self.now + 20) }, 1),
             _ => (Settled::Delivered, 0),
         };
-        if !matches!(how, Settled::Again { .. }) {
+        if how == Settled::Delivered || how == Settled::Dead && !self.holds() {
             self.settled.insert(task.sequence.0);
         }
         lanes.settle(task.sequence, how, step, log());
     }
 }
 
+fn rules() -> impl Strategy<Value = Rules> {
+    let ordering = prop_oneof![2 => Just(Ordering::PerMember), 1 => Just(Ordering::Strict), 1 => Just(Ordering::None)];
+    let on_dead_letter = prop_oneof![Just(OnDeadLetter::GoOn), Just(OnDeadLetter::Hold)];
+    (ordering, on_dead_letter).prop_map(|(ordering, on_dead_letter)| Rules { ordering, on_dead_letter })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_and_nothing_overtakes(steps in prop::collection::vec(step(), 1..120)) {
-        let mut auditor = Auditor::default();
-        let mut lanes = Lanes::new(Sequence(0), Vec::new());
+    fn nothing_is_lost_and_nothing_overtakes(rules in rules(), steps in prop::collection::vec(step(), 1..120)) {
+        let mut auditor = Auditor { rules, ..Auditor::default() };
+        let mut lanes = Lanes::new(rules, Sequence(0), Vec::new());
         let mut next = 1;
         for step in steps {
             match step {
@@ -132,12 +185,17 @@ proptest! {
                 Step::Settle(which, how) => auditor.settle(&mut lanes, which, how),
                 Step::Pass(ms) => auditor.now += ms,
                 Step::Report => auditor.report(&mut lanes, 2)?,
+                Step::Redrive(which) => auditor.redrive(&mut lanes, which),
+                Step::Drop(which) => auditor.drop_dead(&mut lanes, which),
                 Step::Crash => lanes = auditor.restart(),
             }
         }
         // Left alone, everything comes to its end.
         for _ in 0..10 * next + 10 {
             auditor.now += 100;
+            if auditor.holds() {
+                auditor.redrive(&mut lanes, 0);
+            }
             auditor.take(&mut lanes)?;
             auditor.settle(&mut lanes, 0, 9);
             auditor.report(&mut lanes, 2)?;

@@ -24,6 +24,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use ipnet::IpNet;
+use punchline_delivery::proxy::EgressProxy;
 use serde::Serialize;
 
 pub use layers::{Origin, Problem};
@@ -133,6 +134,19 @@ pub struct Delivery {
     pub in_flight_max: usize,
     /// Longest that a connection may take to open.
     pub connect_timeout_ms: u64,
+    /// Proxy that everything goes out through; it may hold a password. Empty: none.
+    pub proxy: Secret,
+    /// Where the operator's own dialect files are; empty: there are none.
+    pub dialects_dir: PathBuf,
+}
+
+impl Delivery {
+    /// The proxy, if there is one.
+    #[must_use]
+    pub fn egress_proxy(&self) -> Option<EgressProxy> {
+        (!self.proxy.is_empty())
+            .then(|| EgressProxy::parse(self.proxy.expose()).expect("it was checked when it was read"))
+    }
 }
 
 /// Section `metrics`.
@@ -268,6 +282,8 @@ impl Config {
                 allow_private: reader.networks("delivery.allow_private"),
                 in_flight_max: reader.whole("delivery.in_flight_max", 1..=65_536) as usize,
                 connect_timeout_ms: reader.whole("delivery.connect_timeout_ms", 100..=60_000),
+                proxy: reader.secret("delivery.proxy", check_proxy),
+                dialects_dir: reader.text("delivery.dialects_dir").into(),
             },
             metrics: Metrics { per_subscription: reader.flag("metrics.per_subscription") },
             log: Log { format: reader.parsed("log.format"), filter: reader.filter("log.filter") },
@@ -402,6 +418,10 @@ impl Reader {
         }
     }
 
+    fn text(&mut self, key: &str) -> String {
+        text_of(&self.settings.get(key).value).to_owned()
+    }
+
     fn secret(&mut self, key: &str, check: impl Fn(&Secret) -> Result<(), &'static str>) -> Secret {
         let setting = self.settings.get(key);
         let secret = Secret::new(text_of(&setting.value));
@@ -416,6 +436,14 @@ impl Reader {
 /// The text of a value; the layers let nothing but a text through where the default is one.
 fn text_of(value: &toml::Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+fn check_proxy(proxy: &Secret) -> Result<(), &'static str> {
+    if proxy.is_empty() || EgressProxy::parse(proxy.expose()).is_ok() {
+        Ok(())
+    } else {
+        Err("is to be the URL of a proxy, as http://user:password@proxy.example.com:3128")
+    }
 }
 
 fn check_operator_token(token: &Secret) -> Result<(), &'static str> {

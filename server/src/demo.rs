@@ -317,7 +317,7 @@ async fn settle(connection: &Connection, receiver: &Receiver) -> Result<u64, Fai
 async fn read_events(events: &mut EventServiceClient<Connection>, head: u64) -> Result<BTreeMap<u64, String>, Failure> {
     let (mut owed, mut next) = (BTreeMap::new(), 1);
     while next <= head {
-        let filter = v1::EventFilter { event_types: event_types(), member_id: String::new() };
+        let filter = v1::EventFilter { event_types: event_types(), ..Default::default() };
         let request = v1::ReadEventsRequest { from_sequence: next, filter: Some(filter), page_size: 500 };
         let page = events.read_events(request).await?.into_inner();
         owed.extend(page.events.into_iter().filter(|e| e.sequence <= head).map(|e| (e.sequence, e.member_id)));

@@ -19,6 +19,7 @@ use metrics::{Counter, Histogram};
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::Tenant;
 use punchline_engine::loyalty::consumption::{Consumption, RawConsumption, Receipt};
+use punchline_engine::loyalty::fact::{FactReceipt, RawFact};
 use punchline_engine::rejection::{InvalidField, Rejection};
 use punchline_runtime::clock::Stopwatch;
 use punchline_runtime::committer::{Answer, Outcome, Refusal, Unavailable};
@@ -82,6 +83,23 @@ pub async fn record_all(
         result
     };
     results.into_iter().map(finish).collect()
+}
+
+/// Takes a fact in; answers once it is on disk.
+///
+/// # Errors
+///
+/// The first check that fails, or why nothing is taken in now.
+pub async fn publish(node: &Node, tenant: Tenant, raw: RawFact) -> Result<FactReceipt, Refusal> {
+    let fact = raw.check(node.clock().now()).map_err(Rejection::Invalid)?;
+    let command = Command { tenant, request_id: None, action: Action::PublishFact(fact) };
+    match node.submitter().submit(command).await? {
+        Outcome::Accepted(stored) => {
+            let (sequence, time, member_id) = (stored.first, stored.record.time, stored.record.member);
+            Ok(FactReceipt { sequence, time, member_id })
+        }
+        Outcome::Already(_) => unreachable!("a repeated fact is rejected with the first one's receipt"),
+    }
 }
 
 /// Counts consumptions that were refused before their body was looked at: credentials, rate, size, form.

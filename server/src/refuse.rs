@@ -211,6 +211,16 @@ impl From<Rejection> for Refused {
                 refused.receipt = Some(Box::new(convert::receipt(*first)));
                 refused
             }
+            R::FactExists { first } => {
+                let mut refused = refuse(AlreadyExists, 409);
+                refused.metadata = vec![("sequence", first.sequence.to_string())];
+                refused
+            }
+            R::FactExistsWithDifferentContent { field, first } => {
+                let mut refused = refuse(AlreadyExists, 409);
+                refused.metadata = vec![("sequence", first.sequence.to_string()), ("field", field.into())];
+                refused
+            }
             R::AccountNotFound | R::UserHasNoCards => refuse(NotFound, 404),
             R::IdentifiersConflict { .. } => refuse(FailedPrecondition, 400),
             R::UserBlocked => refuse(FailedPrecondition, 403),

@@ -18,10 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use punchline_delivery::endpoint::EndpointPolicy;
-use punchline_delivery::transport::{Transport, TransportLimits};
+use punchline_delivery::segment::{SegmentBatcher, SegmentLimits};
+use punchline_delivery::transport::{Transport, TransportConfig, TransportLimits};
 use punchline_engine::id::Tenant;
 use punchline_runtime::clock::{Clock, SystemClock};
 use punchline_runtime::committer::Unavailable;
+use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::node::{Node, NodeOptions, OpenError, open_stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
@@ -243,6 +245,15 @@ fn pem(path: &Path) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|source| StartError::TlsFile { path: path.to_owned(), source })
 }
 
+fn transport(config: &Config, policy: &EndpointPolicy) -> Transport {
+    let limits = TransportLimits {
+        connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
+        ..TransportLimits::default()
+    };
+    let proxy = config.delivery.egress_proxy();
+    Transport::from_config(TransportConfig { limits, proxy, ..TransportConfig::new(policy.clone()) })
+}
+
 fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
     let open = |source| StartError::Open(Box::new(source));
     let data_dir = DataDir::open(&config.storage.data_dir, DataDirOptions::default());
@@ -251,14 +262,14 @@ fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
     let (stores, recovery) = open_stores(&data_dir).map_err(open)?;
     let policy =
         EndpointPolicy { allow_http: config.delivery.allow_http, allow_private: config.delivery.allow_private.clone() };
-    let limits = TransportLimits {
-        connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
-        ..TransportLimits::default()
-    };
+    let transport = transport(config, &policy);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = NodeOptions {
         clock,
-        courier: Arc::new(Transport::new(policy.clone(), &limits)),
+        couriers: Couriers {
+            segment: Arc::new(SegmentBatcher::new(transport.clone(), SegmentLimits::default())),
+            http: Arc::new(transport),
+        },
         sealer: Arc::new(Sealer::new(&master_key)),
         policy,
         queue_max: config.ingest.queue_max,

@@ -147,7 +147,7 @@ pub fn encode_delivery_state(state: &DeliveryState) -> Vec<u8> {
 /// [`CodecError::Malformed`]: every value of its fields is valid.
 pub fn decode_delivery_state(bytes: &[u8]) -> Result<DeliveryState, CodecError> {
     let row: wire::DeliveryStateRow = parse("DeliveryStateRow", bytes)?;
-    Ok(rows::delivery_state_from_wire(row))
+    rows::delivery_state_from_wire(row)
 }
 
 /// The row of a delivery that departed.

@@ -12,14 +12,15 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use punchline_engine::decide;
-use punchline_engine::dispatch::subscription::BasicAuth;
+use punchline_engine::dispatch::subscription::{BasicAuth, ClientCertificate, OAuth2, SignatureScheme};
 use punchline_engine::dispatch::{
-    AttemptLog, DeliveryProgress, DeliveryRow, DeliveryState, EventSelection, RetrySchedule, RowState as Row,
-    Subscription, SubscriptionState,
+    AttemptLog, Auth, BreakerPolicy, BreakerState, DeliveryJob, DeliveryProgress, DeliveryRow, DeliveryState,
+    DialectChoice, EventSelection, JobKind, JobState, OnDeadLetter, Ordering, PutBack, RetrySchedule, RowState as Row,
+    Subscription,
 };
 use punchline_engine::event::*;
 use punchline_engine::id::{
-    AdvertiserId, CampaignId, Environment, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId, Tenant,
+    AdvertiserId, CampaignId, Environment, JobId, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId, Tenant,
 };
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::Line;
@@ -118,12 +119,32 @@ fn subscription() -> Subscription {
         url: "https://example.com/hook".into(),
         event_types: EventSelection::parse("event_types", patterns).unwrap(),
         headers: vec![("x-b".into(), SealedSecret(vec![1, 2])), ("x-a".into(), SealedSecret(vec![]))],
-        basic_auth: Some(BasicAuth { username: "u".into(), password: SealedSecret(vec![9]) }),
+        auth: Auth::Basic(BasicAuth { username: "u".into(), password: SealedSecret(vec![9]) }),
+        breaker: BreakerPolicy { failures: 0, ..BreakerPolicy::default() },
         schedule: RetrySchedule { delays_ms: vec![5_000, 0, 300_000] },
         timeout_ms: 15_000,
         max_in_flight: 32,
         permanent_statuses: vec![404, 410],
         version: 2,
+        ..Subscription::to(subscription_id(), "")
+    }
+}
+
+fn job() -> DeliveryJob {
+    DeliveryJob {
+        id: JobId(Uuid::from_u128(0x0193_aaaa_0000_7000_8000_0000_0000_0009)),
+        kind: JobKind::Replay,
+        from_sequence: Sequence(5),
+        to_sequence: Sequence(900),
+        event_types: EventSelection::parse("event_types", vec!["points.*".into()]).unwrap(),
+        members: vec![member(3)],
+        sequences: vec![Sequence(7), Sequence(8), Sequence(800)],
+        limit: 10,
+        per_second: 100,
+        started_at: NOW,
+        state: JobState::Running,
+        next_sequence: Sequence(6),
+        put_back: 1,
     }
 }
 
@@ -285,13 +306,46 @@ fn sample(kind: EventType) -> Record {
             SubscriptionCreated { subscription: subscription(), secret, owed_after }.into()
         }
         EventType::SubscriptionUpdated => {
-            let subscription = Subscription { basic_auth: None, headers: vec![], ..subscription() };
+            let subscription = Subscription { auth: Auth::None, headers: vec![], ..subscription() };
             SubscriptionUpdated { subscription }.into()
         }
         EventType::SubscriptionDeleted => SubscriptionDeleted { subscription_id }.into(),
-        EventType::SubscriptionStateChanged => {
-            SubscriptionStateChanged { subscription_id, state: SubscriptionState::Disabled, reason }.into()
+        EventType::SubscriptionPaused => SubscriptionPaused { subscription_id, reason }.into(),
+        EventType::SubscriptionResumed => SubscriptionResumed { subscription_id, reason }.into(),
+        EventType::SubscriptionDisabled => SubscriptionDisabled { subscription_id, reason }.into(),
+        EventType::BreakerOpened => {
+            let breaker = BreakerState::Open { failing_since: UnixMillis(1), until: NOW, round: 2 };
+            BreakerOpened { subscription_id, breaker }.into()
         }
+        EventType::BreakerHalfOpened => {
+            let breaker = BreakerState::HalfOpen { failing_since: UnixMillis(1), round: 2 };
+            BreakerHalfOpened { subscription_id, breaker }.into()
+        }
+        EventType::BreakerClosed => BreakerClosed { subscription_id }.into(),
+        EventType::DeliveryJobStarted => DeliveryJobStarted { subscription_id, job: job() }.into(),
+        EventType::DeliveryJobAdvanced => {
+            let put_back = vec![
+                PutBack { sequence: Sequence(7), member: Some(member_id) },
+                PutBack { sequence: Sequence(8), member: None },
+            ];
+            let next_sequence = Sequence(9);
+            DeliveryJobAdvanced { subscription_id, job_id: job().id, next_sequence, put_back }.into()
+        }
+        EventType::DeliveryJobEnded => {
+            DeliveryJobEnded { subscription_id, job_id: job().id, kind: JobKind::Redrive, cancelled: true }.into()
+        }
+        EventType::DeadLettersDropped => {
+            DeadLettersDropped { subscription_id, sequences: vec![Sequence(104)], reason }.into()
+        }
+        EventType::FactPublished => FactPublished {
+            source: "wallet".into(),
+            fact_id: "f-1".into(),
+            fact_type: "wallet_pass.installed".into(),
+            member_id: Some(member_id),
+            occurred_at: NOW,
+            properties: Json(r#"{"n":1.5}"#.into()),
+        }
+        .into(),
         EventType::SubscriptionSecretRotated => {
             SubscriptionSecretRotated { subscription_id, secret, previous_until: NOW }.into()
         }
@@ -335,6 +389,44 @@ fn hex(bytes: &[u8]) -> String {
 fn unhex(text: &str) -> Vec<u8> {
     let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
     digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+}
+
+#[test]
+fn every_setting_of_a_subscription_comes_back() {
+    let oauth2 = OAuth2 {
+        token_url: "https://auth.example.com/token".into(),
+        client_id: "punchline".into(),
+        client_secret: SealedSecret(vec![1]),
+        scopes: vec!["write".into()],
+        audience: "crm".into(),
+    };
+    let full = Subscription {
+        client_certificate: Some(ClientCertificate { chain_pem: "PEM".into(), key_pem: SealedSecret(vec![2]) }),
+        signature: SignatureScheme::V1a,
+        dialect: DialectChoice {
+            name: "jericommerce".into(),
+            settings: BTreeMap::from([("signature_encoding".into(), "hex".into())]),
+        },
+        filter: "event.type == 'points.credited'".into(),
+        ordering: Ordering::Strict,
+        on_dead_letter: OnDeadLetter::Hold,
+        rate_per_second: 100,
+        breaker: BreakerPolicy { failures: 5, open_ms: 1_000, disable_after_ms: 60_000 },
+        consumer: "crm-sync".into(),
+        ..subscription()
+    };
+    let auths = [
+        Auth::None,
+        Auth::Bearer { token: SealedSecret(vec![3]) },
+        Auth::WriteKey { key: SealedSecret(vec![4]) },
+        Auth::OAuth2(oauth2),
+    ];
+    for auth in auths {
+        let subscription = Subscription { auth, ..full.clone() };
+        let events = vec![SubscriptionUpdated { subscription }.into()];
+        let record = Record { tenant: TENANT, time: NOW, member: None, key: None, events };
+        assert_eq!(decode_record(&encode_record(&record)), Ok(record));
+    }
 }
 
 #[test]
@@ -420,7 +512,8 @@ fn sample_house() -> House {
 
 fn sample_delivery_state() -> DeliveryState {
     let finished = [900, 4, 5, u64::MAX, 0].map(Sequence).into();
-    DeliveryState { cursor: Sequence(1_000), finished, as_of: Sequence(1_002) }
+    let breaker = BreakerState::Open { failing_since: UnixMillis(1), until: NOW, round: 2 };
+    DeliveryState { cursor: Sequence(1_000), finished, breaker, jobs: vec![job()], as_of: Sequence(1_002) }
 }
 
 #[test]
@@ -663,6 +756,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         Just(None),
         "[ab]?".prop_map(|id| Some(CommandKey::Consumption(id))),
         "[ab]?".prop_map(|id| Some(CommandKey::Request(id))),
+        ("[ab]?", "[ab]?").prop_map(|(source, fact_id)| Some(CommandKey::Fact { source, fact_id })),
     ];
     let around = (any::<u64>(), any::<bool>(), any::<i64>(), prop::option::of(0u128..3), key);
     (around, first, prop::collection::vec(event, 0..6)).prop_map(

@@ -6,7 +6,9 @@
 //!
 //! - Examples are the same every time, and no sequence, member or subscription of theirs exists.
 
-use punchline_engine::dispatch::{DeliveryProgress, EventSelection, RetrySchedule, Subscription, SubscriptionState};
+use punchline_engine::dispatch::{
+    BreakerState, DeliveryJob, DeliveryProgress, EventSelection, JobKind, JobState, Subscription,
+};
 use punchline_engine::event::*;
 use punchline_engine::id::{AdvertiserId, CampaignId, Environment, MemberId, PunchcardId, RuleId, Sequence, Tenant};
 use punchline_engine::id::{CredentialId, SubscriptionId};
@@ -54,7 +56,17 @@ pub fn description(event_type: EventType) -> &'static str {
         T::SubscriptionCreated => "A standing order for events was placed.",
         T::SubscriptionUpdated => "A standing order was changed.",
         T::SubscriptionDeleted => "A standing order was withdrawn.",
-        T::SubscriptionStateChanged => "A subscription was paused, resumed or disabled; its backlog is kept.",
+        T::SubscriptionPaused => "Somebody stopped a subscription; its backlog is kept.",
+        T::SubscriptionResumed => "A subscription goes on where it stopped.",
+        T::SubscriptionDisabled => "The server stopped a subscription; its backlog is kept.",
+        T::BreakerOpened => "An endpoint failed so often in a row that it is left in peace for a while.",
+        T::BreakerHalfOpened => "One event is sent, to see whether the endpoint is back.",
+        T::BreakerClosed => "The endpoint is back.",
+        T::DeliveryJobStarted => "A replay or a redrive was asked for.",
+        T::DeliveryJobAdvanced => "A replay or a redrive has come further.",
+        T::DeliveryJobEnded => "A replay or a redrive is at its end.",
+        T::DeadLettersDropped => "Dead letters were given up: they are not tried again.",
+        T::FactPublished => "An upstream system told of something; its type is the one that it gave.",
         T::SubscriptionSecretRotated => "A subscription signs with a new secret, and with the old one for a while.",
         T::DeliveryProgressed => "How far deliveries have come.",
         T::DeliveryDeadLettered => "The last attempt failed; the delivery is kept and can be redriven.",
@@ -188,10 +200,59 @@ pub fn example(event_type: EventType) -> Event {
         }
         T::SubscriptionUpdated => SubscriptionUpdated { subscription: subscription(2) }.into(),
         T::SubscriptionDeleted => SubscriptionDeleted { subscription_id: subscription_id() }.into(),
-        T::SubscriptionStateChanged => SubscriptionStateChanged {
+        T::SubscriptionPaused => {
+            SubscriptionPaused { subscription_id: subscription_id(), reason: "maintenance".into() }.into()
+        }
+        T::SubscriptionResumed => {
+            SubscriptionResumed { subscription_id: subscription_id(), reason: "maintenance is over".into() }.into()
+        }
+        T::SubscriptionDisabled => {
+            SubscriptionDisabled { subscription_id: subscription_id(), reason: "the receiver answered 410 Gone".into() }
+                .into()
+        }
+        T::BreakerOpened => BreakerOpened {
             subscription_id: subscription_id(),
-            state: SubscriptionState::Paused,
-            reason: "maintenance".into(),
+            breaker: BreakerState::Open {
+                failing_since: at("2025-04-25T12:33:00Z"),
+                until: at("2025-04-25T12:35:00Z"),
+                round: 1,
+            },
+        }
+        .into(),
+        T::BreakerHalfOpened => BreakerHalfOpened {
+            subscription_id: subscription_id(),
+            breaker: BreakerState::HalfOpen { failing_since: at("2025-04-25T12:33:00Z"), round: 1 },
+        }
+        .into(),
+        T::BreakerClosed => BreakerClosed { subscription_id: subscription_id() }.into(),
+        T::DeliveryJobStarted => DeliveryJobStarted { subscription_id: subscription_id(), job: job() }.into(),
+        T::DeliveryJobAdvanced => DeliveryJobAdvanced {
+            subscription_id: subscription_id(),
+            job_id: job().id,
+            next_sequence: Sequence(500),
+            put_back: Vec::new(),
+        }
+        .into(),
+        T::DeliveryJobEnded => DeliveryJobEnded {
+            subscription_id: subscription_id(),
+            job_id: job().id,
+            kind: JobKind::Replay,
+            cancelled: false,
+        }
+        .into(),
+        T::DeadLettersDropped => DeadLettersDropped {
+            subscription_id: subscription_id(),
+            sequences: vec![Sequence(987)],
+            reason: "corrected by hand".into(),
+        }
+        .into(),
+        T::FactPublished => FactPublished {
+            source: "wallet".into(),
+            fact_id: "f-1001".into(),
+            fact_type: "wallet_pass.installed".into(),
+            member_id: Some(member()),
+            occurred_at: at("2025-04-25T12:33:58Z"),
+            properties: Json(r#"{"platform":"apple"}"#.into()),
         }
         .into(),
         T::SubscriptionSecretRotated => SubscriptionSecretRotated {
@@ -300,19 +361,31 @@ fn campaign(version: u64) -> Campaign {
     }
 }
 
+fn job() -> DeliveryJob {
+    DeliveryJob {
+        id: "01966cf2-3c40-7000-8000-000000000003".parse().expect("a UUID"),
+        kind: JobKind::Replay,
+        from_sequence: Sequence(1),
+        to_sequence: Sequence(1_000),
+        event_types: EventSelection::all(),
+        members: Vec::new(),
+        sequences: Vec::new(),
+        limit: 0,
+        per_second: 100,
+        started_at: at("2025-04-25T12:34:00Z"),
+        state: JobState::Running,
+        next_sequence: Sequence(1),
+        put_back: 0,
+    }
+}
+
 fn subscription(version: u64) -> Subscription {
     Subscription {
-        id: subscription_id(),
         description: "Points to the CRM".into(),
-        url: "https://crm.example.com/hooks/punchline".into(),
         event_types: EventSelection::parse("event_types", vec!["points.*".into()]).expect("selects something"),
         headers: vec![("x-tenant".into(), SealedSecret::default())],
-        basic_auth: None,
-        schedule: RetrySchedule::default(),
-        timeout_ms: 15_000,
-        max_in_flight: 64,
-        permanent_statuses: Vec::new(),
         version,
+        ..Subscription::to(subscription_id(), "https://crm.example.com/hooks/punchline")
     }
 }
 
@@ -328,7 +401,7 @@ mod tests {
             assert_eq!(event.event_type(), event_type);
             assert_eq!(event, example(event_type), "the same every time");
             let body: serde_json::Value = serde_json::from_slice(&standard::body(&recorded(&event))).expect("JSON");
-            assert_eq!(body["type"], event_type.as_str());
+            assert_eq!(body["type"], event.type_name());
             assert_eq!(body["data"]["sequence"], SEQUENCE.0);
             let described = description(event_type);
             assert!(described.ends_with('.') && described.len() < 100, "{described}");

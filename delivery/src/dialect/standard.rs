@@ -12,13 +12,14 @@ use serde::Serialize;
 
 #[derive(Serialize)]
 struct Body<'a> {
-    r#type: &'static str,
+    r#type: &'a str,
     timestamp: UnixMillis,
     data: Data<'a>,
 }
 
+/// An event's fields and its place in the journal: what every dialect can tell.
 #[derive(Serialize)]
-struct Data<'a> {
+pub struct Data<'a> {
     sequence: Sequence,
     cause_sequence: Sequence,
     advertiser_id: AdvertiserId,
@@ -28,7 +29,8 @@ struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    fn of(recorded: &Recorded<'a>) -> Data<'a> {
+    /// Those of an event.
+    pub fn of(recorded: &Recorded<'a>) -> Data<'a> {
         Data {
             sequence: recorded.sequence,
             cause_sequence: recorded.cause,
@@ -41,8 +43,7 @@ impl<'a> Data<'a> {
 
 /// The body of a webhook.
 pub fn body(recorded: &Recorded<'_>) -> Bytes {
-    let body =
-        Body { r#type: recorded.event.event_type().as_str(), timestamp: recorded.time, data: Data::of(recorded) };
+    let body = Body { r#type: recorded.event.type_name(), timestamp: recorded.time, data: Data::of(recorded) };
     serde_json::to_vec(&body).expect("events have string keys and finite numbers").into()
 }
 

@@ -4,10 +4,14 @@
 //!
 //! - Sending. `delivery` makes an attempt, `runtime` decides when.
 
+pub mod breaker;
+pub mod job;
 pub mod progress;
 pub mod schedule;
 pub mod subscription;
 
+pub use breaker::{Breaker, BreakerPolicy, BreakerState};
+pub use job::{DeliveryJob, JobKind, JobState, PutBack};
 pub use progress::{AttemptLog, DeliveryProgress, DeliveryRow, DeliveryState, RowState};
 pub use schedule::RetrySchedule;
-pub use subscription::{EventSelection, Subscription, SubscriptionState};
+pub use subscription::{Auth, DialectChoice, EventSelection, OnDeadLetter, Ordering, Subscription, SubscriptionState};

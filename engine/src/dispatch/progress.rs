@@ -8,7 +8,9 @@
 
 use std::collections::VecDeque;
 
-use crate::id::{MemberId, Sequence};
+use crate::dispatch::job::JOBS_ENDED_MAX;
+use crate::dispatch::{BreakerState, DeliveryJob, JobState};
+use crate::id::{JobId, MemberId, Sequence};
 use crate::time::UnixMillis;
 
 /// Most finished rows kept for `ListAttempts`, a subscription.
@@ -58,6 +60,15 @@ pub enum RowState {
     Dead,
     /// Delivered after all.
     Delivered,
+    /// A dead letter that somebody gave up.
+    Dropped,
+}
+
+impl RowState {
+    /// Whether nothing more comes of it.
+    pub fn is_settled(self) -> bool {
+        matches!(self, RowState::Delivered | RowState::Dropped)
+    }
 }
 
 /// One attempt, as it went.
@@ -82,8 +93,12 @@ pub struct AttemptLog {
 pub struct DeliveryState {
     /// All settled or in a row up to here.
     pub cursor: Sequence,
-    /// Positions of the rows that are [`RowState::Delivered`], oldest finish first.
+    /// Positions of the rows that are settled, oldest finish first.
     pub finished: VecDeque<Sequence>,
+    /// How the breaker of its endpoint stands.
+    pub breaker: BreakerState,
+    /// Its jobs, oldest first; of those at their end the newest.
+    pub jobs: Vec<DeliveryJob>,
     /// Position of the last event applied.
     pub as_of: Sequence,
 }
@@ -93,12 +108,31 @@ impl DeliveryState {
     pub fn apply(&mut self, progress: &DeliveryProgress) -> Vec<Sequence> {
         self.cursor = self.cursor.max(progress.cursor);
         let mut forgotten = Vec::new();
-        for row in progress.rows.iter().filter(|r| r.state == RowState::Delivered) {
+        for row in progress.rows.iter().filter(|r| r.state.is_settled()) {
             self.finished.push_back(row.sequence);
             if self.finished.len() > FINISHED_ROWS_MAX {
                 forgotten.extend(self.finished.pop_front());
             }
         }
         forgotten
+    }
+
+    /// Folds in what happened to a job.
+    pub fn apply_job(&mut self, id: JobId, change: impl FnOnce(&mut DeliveryJob)) {
+        // One that has ended stays as it ended.
+        if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id && j.state == JobState::Running) {
+            change(job);
+        }
+    }
+
+    /// Folds a new job in.
+    pub fn start_job(&mut self, job: DeliveryJob) {
+        let ended = self.jobs.iter().filter(|j| j.state != JobState::Running).count();
+        if ended >= JOBS_ENDED_MAX
+            && let Some(oldest) = self.jobs.iter().position(|j| j.state != JobState::Running)
+        {
+            self.jobs.remove(oldest);
+        }
+        self.jobs.push(job);
     }
 }

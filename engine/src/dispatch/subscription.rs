@@ -2,12 +2,14 @@
 //!
 //! # Invariants
 //!
-//! - Selection is by name alone and never looks into an event, so a type is matched once, not per event.
+//! - Selection is by name alone, so a type is matched once, not per event; only a filter looks into one.
+
+use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::dispatch::RetrySchedule;
-use crate::event::EventType;
+use crate::dispatch::{BreakerPolicy, RetrySchedule};
+use crate::event::{Event, EventType, is_type_name};
 use crate::id::SubscriptionId;
 use crate::loyalty::tenant::SealedSecret;
 use crate::rejection::InvalidField;
@@ -18,8 +20,16 @@ pub const PATTERNS_MAX: usize = 100;
 pub const HEADERS_MAX: usize = 20;
 /// Longest time-out of one attempt.
 pub const TIMEOUT_MS_MAX: u64 = 60_000;
+/// Longest that a consumer may take over one event.
+pub const ACK_TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Most attempts in flight to one subscription.
 pub const IN_FLIGHT_MAX: u32 = 1_024;
+/// Longest that one attempt may take, where nothing is said.
+pub const TIMEOUT_MS_DEFAULT: u64 = 15_000;
+/// Attempts under way at once, where nothing is said.
+pub const IN_FLIGHT_DEFAULT: u32 = 64;
+/// Longest filter, in bytes.
+pub const FILTER_LEN_MAX: usize = 2_000;
 
 /// A standing order for events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,18 +45,139 @@ pub struct Subscription {
     /// Headers of its own, names in lower case. Values may be secrets, so they are sealed and not told.
     #[serde(serialize_with = "names_only")]
     pub headers: Vec<(String, SealedSecret)>,
-    /// Basic authentication, if any.
-    pub basic_auth: Option<BasicAuth>,
+    /// How attempts authenticate, apart from the signature.
+    pub auth: Auth,
+    /// The client certificate for mTLS, if any.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Signing keys are of this kind.
+    pub signature: SignatureScheme,
+    /// In which form events are told.
+    pub dialect: DialectChoice,
+    /// CEL over `event` that must hold; empty: everything.
+    pub filter: String,
+    /// What waits for what.
+    pub ordering: Ordering,
+    /// What a dead letter means for its successors.
+    pub on_dead_letter: OnDeadLetter,
     /// When to try again.
     pub schedule: RetrySchedule,
     /// Longest that one attempt may take.
     pub timeout_ms: u64,
     /// Attempts under way at once.
     pub max_in_flight: u32,
+    /// Attempts begun in a second; 0: no limit.
+    pub rate_per_second: u32,
+    /// When the endpoint is left in peace.
+    pub breaker: BreakerPolicy,
+    /// Name of the consumer whose connections take the events instead of the URL; empty: none.
+    pub consumer: String,
     /// Statuses after which trying again is pointless.
     pub permanent_statuses: Vec<u16>,
     /// Counts changes, from 1; the etag.
     pub version: u64,
+}
+
+/// How attempts authenticate.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Auth {
+    /// By the signature alone.
+    #[default]
+    None,
+    /// Basic authentication.
+    Basic(BasicAuth),
+    /// A fixed token.
+    Bearer {
+        /// The token.
+        #[serde(skip)]
+        token: SealedSecret,
+    },
+    /// A token fetched by client credentials (RFC 6749, section 4.4).
+    #[serde(rename = "oauth2")]
+    OAuth2(OAuth2),
+    /// A write key of Segment.
+    WriteKey {
+        /// The key.
+        #[serde(skip)]
+        key: SealedSecret,
+    },
+}
+
+/// Client credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OAuth2 {
+    /// Where tokens come from.
+    pub token_url: String,
+    /// Who asks.
+    pub client_id: String,
+    /// Its secret.
+    #[serde(skip)]
+    pub client_secret: SealedSecret,
+    /// What for; may be empty.
+    pub scopes: Vec<String>,
+    /// For whom; may be empty.
+    pub audience: String,
+}
+
+/// A certificate that the receiver asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientCertificate {
+    /// The chain, PEM, the client's own first.
+    #[serde(rename = "certificate")]
+    pub chain_pem: String,
+    /// Its private key, PEM.
+    #[serde(skip)]
+    pub key_pem: SealedSecret,
+}
+
+/// Kinds of signing keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignatureScheme {
+    /// HMAC-SHA256 under a shared secret.
+    #[default]
+    V1,
+    /// Ed25519: the receiver knows the public key only.
+    V1a,
+}
+
+/// A dialect with its settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DialectChoice {
+    /// As `standard`.
+    pub name: String,
+    /// What the dialect lets a subscription choose.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Default for DialectChoice {
+    fn default() -> Self {
+        DialectChoice { name: "standard".into(), settings: BTreeMap::new() }
+    }
+}
+
+/// What waits for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ordering {
+    /// A member's events are in order; members do not wait for each other.
+    #[default]
+    PerMember,
+    /// All events are in order: each waits until the one before is settled.
+    Strict,
+    /// Nothing waits.
+    None,
+}
+
+/// What a dead letter means for the events behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDeadLetter {
+    /// They go on without it.
+    #[default]
+    GoOn,
+    /// They are held until it is redriven and arrives, or is dropped.
+    Hold,
 }
 
 /// Basic authentication.
@@ -71,7 +202,7 @@ pub enum SubscriptionState {
     Active,
     /// Stopped by somebody.
     Paused,
-    /// Stopped by the server: the receiver answered 410.
+    /// Stopped by the server: the receiver asked for it, or failed for too long.
     Disabled,
 }
 
@@ -101,12 +232,13 @@ impl EventSelection {
         let mut mask = 0;
         for (i, pattern) in patterns.iter().enumerate() {
             let selected = EventType::ALL.iter().filter(|t| t.is_public() && matches(pattern, t.as_str()));
-            let bits = selected.fold(0, |bits, t| bits | bit(*t));
-            if bits == 0 {
+            mask |= selected.fold(0, |bits, t| bits | bit(*t));
+            if may_match_a_fact(pattern) {
+                mask |= bit(EventType::FactPublished);
+            } else if !EventType::ALL.iter().any(|t| t.is_public() && matches(pattern, t.as_str())) {
                 let rule = "selects no event type: give one, a prefix as points.*, or *";
                 return Err(InvalidField::new(format!("{field}[{i}]"), pattern, rule));
             }
-            mask |= bits;
         }
         Ok(EventSelection { patterns, mask })
     }
@@ -116,9 +248,18 @@ impl EventSelection {
         &self.patterns
     }
 
-    /// Whether events of this type are selected.
-    pub fn selects(&self, event_type: EventType) -> bool {
-        self.mask & bit(event_type) != 0
+    /// Whether this event is selected. A published fact goes by the type that its publisher gave it.
+    pub fn selects(&self, event: &Event) -> bool {
+        let known = self.mask & bit(event.event_type()) != 0;
+        match event {
+            Event::FactPublished(fact) => known && self.selects_name(&fact.fact_type),
+            _ => known,
+        }
+    }
+
+    /// Whether events of the type of this name are selected.
+    pub fn selects_name(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern, name))
     }
 
     /// One bit for each type that is selected, to be tested against others' [`bit`]s at once.
@@ -137,6 +278,16 @@ impl Serialize for EventSelection {
 pub fn bit(event_type: EventType) -> u64 {
     const { assert!(EventType::ALL.len() <= 64) };
     1 << event_type as u8
+}
+
+/// A pattern that is no type of ours may be one of a published fact: those are open.
+fn may_match_a_fact(pattern: &str) -> bool {
+    let private = |name: &str| EventType::parse(name).is_some_and(|t| !t.is_public());
+    match pattern.strip_suffix('*') {
+        Some("") => true,
+        Some(prefix) => prefix.strip_suffix('.').is_some_and(|p| p.split('.').all(crate::event::is_type_word)),
+        None => is_type_name(pattern) && !private(pattern),
+    }
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -160,8 +311,11 @@ impl Subscription {
         if self.headers.len() > HEADERS_MAX {
             return Err(InvalidField::new("headers", self.headers.len().to_string(), "must be at most 20"));
         }
-        if !(100..=TIMEOUT_MS_MAX).contains(&self.timeout_ms) {
-            return Err(InvalidField::new("timeout_ms", self.timeout_ms.to_string(), "must be from 100 to 60000"));
+        // What a consumer does with an event may take longer than an answer to a request.
+        let timeout_ms_max = if self.consumer.is_empty() { TIMEOUT_MS_MAX } else { ACK_TIMEOUT_MS_MAX };
+        if !(100..=timeout_ms_max).contains(&self.timeout_ms) {
+            let rule = format!("must be from 100 to {timeout_ms_max}");
+            return Err(InvalidField::new("timeout_ms", self.timeout_ms.to_string(), rule));
         }
         if !(1..=IN_FLIGHT_MAX).contains(&self.max_in_flight) {
             let rule = "must be from 1 to 1024";
@@ -171,7 +325,38 @@ impl Subscription {
             let rule = "must be from 300 to 599";
             return Err(InvalidField::new("permanent_statuses", status.to_string(), rule));
         }
+        if self.filter.len() > FILTER_LEN_MAX {
+            let rule = "must be at most 2000 bytes";
+            return Err(InvalidField::new("filter", self.filter.len().to_string(), rule));
+        }
+        self.breaker.validate()?;
         self.schedule.validate()
+    }
+
+    /// A subscription to everything, with the defaults.
+    pub fn to(id: SubscriptionId, url: &str) -> Subscription {
+        Subscription {
+            id,
+            description: String::new(),
+            url: url.into(),
+            event_types: EventSelection::all(),
+            headers: Vec::new(),
+            auth: Auth::None,
+            client_certificate: None,
+            signature: SignatureScheme::V1,
+            dialect: DialectChoice::default(),
+            filter: String::new(),
+            ordering: Ordering::PerMember,
+            on_dead_letter: OnDeadLetter::GoOn,
+            schedule: RetrySchedule::default(),
+            timeout_ms: TIMEOUT_MS_DEFAULT,
+            max_in_flight: IN_FLIGHT_DEFAULT,
+            rate_per_second: 0,
+            breaker: BreakerPolicy::default(),
+            consumer: String::new(),
+            permanent_statuses: Vec::new(),
+            version: 1,
+        }
     }
 }
 
@@ -192,9 +377,12 @@ mod tests {
             let list = patterns.split(',').map(String::from).collect();
             let selection = EventSelection::parse("event_types", list).expect(patterns);
             let event_type = EventType::parse(name).expect(name);
-            assert_eq!(selection.selects(event_type), expected, "{patterns} {name}");
+            assert_eq!(selection.mask() & bit(event_type) != 0, expected, "{patterns} {name}");
         }
-        for bad in ["", "point", "points*", "points.", "*.credited", "delivery.progressed", "nothing.*"] {
+        let facts = EventSelection::parse("event_types", vec!["wallet_pass.*".into()]).expect("a type of facts");
+        assert!(facts.selects_name("wallet_pass.installed") && !facts.selects_name("wallet.installed"));
+        assert_eq!(facts.mask(), bit(EventType::FactPublished));
+        for bad in ["", "point", "points*", "points.", "*.credited", "delivery.progressed", "Wallet.*", "a..b"] {
             assert!(EventSelection::parse("event_types", vec![bad.into()]).is_err(), "{bad}");
         }
     }

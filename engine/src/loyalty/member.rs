@@ -41,6 +41,8 @@ pub enum IdentifierKind {
     PhoneNumber = 1,
     /// `email`: compared trimmed and in lower case.
     Email = 2,
+    /// `externalId`: the id in an upstream system, compared byte by byte.
+    ExternalId = 3,
 }
 
 impl IdentifierKind {
@@ -49,6 +51,7 @@ impl IdentifierKind {
         match self {
             IdentifierKind::PhoneNumber => "phoneNumber",
             IdentifierKind::Email => "email",
+            IdentifierKind::ExternalId => "externalId",
         }
     }
 }
@@ -93,7 +96,14 @@ impl Identifier {
                 }
                 Ok(Identifier { kind: IdentifierKind::Email, value: address })
             }
-            _ => Err(invalid("key", key, "must be phoneNumber or email")),
+            "externalId" => {
+                let id = value.trim();
+                if id.is_empty() || id.len() > 128 || id.chars().any(char::is_control) {
+                    return Err(invalid("value", value, "must be 1 to 128 bytes without control characters"));
+                }
+                Ok(Identifier { kind: IdentifierKind::ExternalId, value: id.into() })
+            }
+            _ => Err(invalid("key", key, "must be phoneNumber, email or externalId")),
         }
     }
 }

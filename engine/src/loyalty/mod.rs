@@ -8,6 +8,7 @@
 
 pub mod campaign;
 pub mod consumption;
+pub mod fact;
 pub mod ledger;
 pub mod member;
 pub mod punchcard;

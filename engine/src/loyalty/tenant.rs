@@ -158,7 +158,9 @@ pub fn concerns_directory(event: &Event) -> bool {
             | Event::SubscriptionCreated(_)
             | Event::SubscriptionUpdated(_)
             | Event::SubscriptionDeleted(_)
-            | Event::SubscriptionStateChanged(_)
+            | Event::SubscriptionPaused(_)
+            | Event::SubscriptionResumed(_)
+            | Event::SubscriptionDisabled(_)
             | Event::SubscriptionSecretRotated(_)
     )
 }
@@ -196,11 +198,9 @@ impl TenantConfig {
             Event::SubscriptionDeleted(e) => {
                 self.subscriptions.remove(&e.subscription_id);
             }
-            Event::SubscriptionStateChanged(e) => {
-                let entry = self.subscription_mut(e.subscription_id);
-                entry.state = e.state;
-                entry.state_reason.clone_from(&e.reason);
-            }
+            Event::SubscriptionPaused(e) => self.turn(e.subscription_id, SubscriptionState::Paused, &e.reason),
+            Event::SubscriptionResumed(e) => self.turn(e.subscription_id, SubscriptionState::Active, &e.reason),
+            Event::SubscriptionDisabled(e) => self.turn(e.subscription_id, SubscriptionState::Disabled, &e.reason),
             Event::SubscriptionSecretRotated(e) => {
                 let entry = self.subscription_mut(e.subscription_id);
                 entry.secrets.truncate(1);
@@ -209,6 +209,12 @@ impl TenantConfig {
             }
             _ => {}
         }
+    }
+
+    fn turn(&mut self, id: SubscriptionId, state: SubscriptionState, reason: &str) {
+        let entry = self.subscription_mut(id);
+        entry.state = state;
+        reason.clone_into(&mut entry.state_reason);
     }
 
     fn subscription_mut(&mut self, id: SubscriptionId) -> &mut SubscriptionEntry {

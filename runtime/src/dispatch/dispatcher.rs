@@ -1,23 +1,27 @@
 //! The dispatcher: a worker for each subscription, started, told of changes, and started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram};
-use punchline_delivery::courier::Courier;
+use punchline_delivery::courier::{AttemptRequest, Courier};
 use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::outcome::AttemptReport;
 use punchline_engine::command::{Action, Command};
-use punchline_engine::dispatch::{DeliveryRow, RowState, SubscriptionState};
+use punchline_engine::dispatch::{
+    BreakerState, DeliveryJob, DeliveryRow, JobState, OnDeadLetter, RowState, SubscriptionState,
+};
 use punchline_engine::event::Recorded;
 use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::tenant::{Directory, SubscriptionEntry};
+use punchline_engine::time::UnixMillis;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::target::{Target, TargetError};
-use super::worker::{Control, Worker};
+use super::consumer::{Connection, Hub};
+use super::target::{Target, TargetError, Via};
+use super::worker::{Control, Ended, Loaded, Worker, rules_of};
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Refusal, Unavailable};
 use crate::feed::Feed;
@@ -36,16 +40,26 @@ pub struct Shared {
     /// Committed events.
     pub feed: Arc<Feed>,
     /// Makes attempts.
-    pub courier: Arc<dyn Courier>,
+    pub couriers: Couriers,
     /// Opens secrets.
     pub sealer: Arc<Sealer>,
     /// Where attempts may go.
     pub policy: EndpointPolicy,
-    /// Attempts under way, over all subscriptions.
+    /// Places for attempts, over all subscriptions.
     pub in_flight: Semaphore,
+    /// How many places there are.
+    pub in_flight_max: usize,
     /// The way to the sequencer.
     pub submitter: Submitter,
+    hubs: Mutex<HashMap<SubscriptionId, Arc<Hub>>>,
     pub(super) metrics: Metrics,
+}
+
+impl Shared {
+    /// The connections of a consumer.
+    pub(super) fn hub(&self, id: SubscriptionId) -> Arc<Hub> {
+        self.hubs.lock().expect("nothing panics while it holds the hubs").entry(id).or_default().clone()
+    }
 }
 
 /// What a worker tells about itself.
@@ -63,6 +77,52 @@ pub struct WorkerStats {
     pub dead: AtomicU64,
     /// Time of the oldest event that is not settled; 0 where there is none.
     pub oldest_ms: AtomicI64,
+    /// The breaker: 0 closed, 1 open, 2 half-open.
+    breaker: AtomicU64,
+    breaker_open_until: AtomicI64,
+}
+
+impl WorkerStats {
+    /// How the breaker stands, without its times.
+    pub fn breaker(&self) -> &'static str {
+        ["closed", "open", "half_open"][self.breaker.load(Relaxed) as usize]
+    }
+
+    pub(super) fn set_breaker(&self, state: BreakerState) {
+        let number = match state {
+            BreakerState::Closed => 0,
+            BreakerState::Open { .. } => 1,
+            BreakerState::HalfOpen { .. } => 2,
+        };
+        let until = if let BreakerState::Open { until, .. } = state { until.0 } else { 0 };
+        self.breaker_open_until.store(until, Relaxed);
+        self.breaker.store(number, Relaxed);
+    }
+
+    /// Until when the breaker is open, where it is.
+    pub fn breaker_open_until(&self) -> Option<UnixMillis> {
+        Some(self.breaker_open_until.load(Relaxed)).filter(|until| *until > 0).map(UnixMillis)
+    }
+}
+
+/// The ways an attempt can take.
+#[derive(Clone)]
+pub struct Couriers {
+    /// A request each.
+    pub http: Arc<dyn Courier>,
+    /// Batches to Segment.
+    pub segment: Arc<dyn Courier>,
+}
+
+impl Couriers {
+    /// Makes one attempt; one that cannot be made gives its report at once.
+    pub async fn attempt(&self, via: Via, request: Result<AttemptRequest, Box<AttemptReport>>) -> AttemptReport {
+        match (via, request) {
+            (_, Err(report)) => *report,
+            (Via::Segment, Ok(request)) => self.segment.attempt(request).await,
+            (Via::Http | Via::Consumer, Ok(request)) => self.http.attempt(request).await,
+        }
+    }
 }
 
 struct Handle {
@@ -93,14 +153,25 @@ impl Dispatcher {
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
         feed: Arc<Feed>,
-        courier: Arc<dyn Courier>,
+        couriers: Couriers,
         sealer: Arc<Sealer>,
         policy: EndpointPolicy,
         in_flight_max: usize,
         submitter: Submitter,
     ) -> Arc<Dispatcher> {
         let (in_flight, metrics) = (Semaphore::new(in_flight_max), Metrics::new());
-        let shared = Shared { clock, feed, courier, sealer, policy, in_flight, submitter, metrics };
+        let shared = Shared {
+            clock,
+            feed,
+            couriers,
+            sealer,
+            policy,
+            in_flight,
+            in_flight_max,
+            submitter,
+            hubs: Mutex::default(),
+            metrics,
+        };
         Arc::new(Dispatcher { shared: Arc::new(shared), workers: Mutex::default() })
     }
 
@@ -126,6 +197,9 @@ impl Dispatcher {
             .collect();
         // Dropping its controls ends a worker.
         workers.retain(|id, _| wanted.contains_key(id));
+        let mut hubs = self.shared.hubs.lock().expect("nothing panics while it holds the hubs");
+        hubs.retain(|id, _| wanted.contains_key(id));
+        drop(hubs);
         for (id, (tenant, entry)) in wanted {
             match workers.get_mut(&id) {
                 Some(handle) if handle.entry == *entry => {}
@@ -156,6 +230,17 @@ impl Dispatcher {
         loop {
             let entry = self.workers().get(&id).map(|handle| handle.entry.clone());
             let Some(entry) = entry else { return };
+            // What cannot be written down would only be sent again and again.
+            if self.shared.submitter.is_stopped() {
+                match tokio::time::timeout(RESTART_AFTER, controls.recv()).await {
+                    Ok(None) => return,
+                    Ok(Some(Control::Stop(done))) => {
+                        let _ = done.send(());
+                        return;
+                    }
+                    Ok(Some(_)) | Err(_) => continue,
+                }
+            }
             let worker = match self.load(tenant, id, &entry, &stats).await {
                 Ok(worker) => worker,
                 Err(why) => {
@@ -183,8 +268,9 @@ impl Dispatcher {
                 }
             };
             match ended {
-                Ok(true) => return,
-                Ok(false) => tokio::time::sleep(RESTART_AFTER).await,
+                Ok(Ended::ToldTo) => return,
+                Ok(Ended::Reload) => {}
+                Ok(Ended::Refused) => tokio::time::sleep(RESTART_AFTER).await,
                 Err(error) => {
                     tracing::error!(subscription = %id, %error, "a worker failed and is started again");
                     tokio::time::sleep(RESTART_AFTER).await;
@@ -201,23 +287,33 @@ impl Dispatcher {
         stats: &Arc<WorkerStats>,
     ) -> Result<Worker, Unavailable> {
         let created = entry.owed_after;
+        let holds = rules_of(entry).on_dead_letter == OnDeadLetter::Hold;
         let (mut rows, mut dead, mut from) = (Vec::new(), 0, Sequence(0));
-        let cursor = loop {
-            let (cursor, page) = (self.shared.submitter)
+        let state = loop {
+            let (state, page) = (self.shared.submitter)
                 .read(move |views| {
-                    let cursor = views.delivery_state(id).map_or(created, |state| state.cursor.max(created));
-                    views.delivery_rows(id, from, ROWS_PAGE).map(|rows| (cursor, rows))
+                    let state = views.delivery_state(id).cloned().unwrap_or_default();
+                    views.delivery_rows(id, from, ROWS_PAGE).map(|rows| (state, rows))
                 })
                 .await?
                 .map_err(|error| Unavailable::Stopped { what: error.to_string() })?;
-            let Some(last) = page.last() else { break cursor };
+            let Some(last) = page.last() else { break state };
+            let cursor = state.cursor.max(created);
             from = last.sequence.next();
             dead += page.iter().filter(|row| row.state == RowState::Dead).count() as u64;
-            let is_open = |row: &DeliveryRow| matches!(row.state, RowState::Waiting { .. } | RowState::Held);
+            let is_open = |row: &DeliveryRow| match row.state {
+                RowState::Waiting { .. } | RowState::Held => true,
+                RowState::Dead => holds,
+                RowState::Delivered | RowState::Dropped => false,
+            };
             rows.extend(page.into_iter().filter(|row| row.sequence > cursor || is_open(row)));
         };
         stats.dead.store(dead, Relaxed);
-        Ok(Worker::new(tenant, entry, self.shared.clone(), stats.clone(), cursor, rows))
+        stats.set_breaker(state.breaker);
+        let mut jobs = state.jobs;
+        jobs.retain(|job| job.state == JobState::Running);
+        let loaded = Loaded { cursor: state.cursor.max(created), rows, breaker: state.breaker, jobs };
+        Ok(Worker::new(tenant, entry, self.shared.clone(), stats.clone(), loaded))
     }
 
     /// The counters of a subscription's worker.
@@ -228,16 +324,19 @@ impl Dispatcher {
     /// Sets the gauges that are summed over all workers.
     pub fn measure(&self) {
         let (mut pending, mut waiting, mut oldest) = (0, 0, i64::MAX);
-        let mut states = BTreeMap::from([("active", 0), ("paused", 0), ("disabled", 0)]);
+        let states = ["active", "paused", "disabled", "breaker_open", "breaker_half_open"];
+        let mut states = BTreeMap::from(states.map(|state| (state, 0)));
         for handle in self.workers().values() {
             pending += handle.stats.pending.load(Relaxed);
             waiting += handle.stats.waiting.load(Relaxed);
             let since = handle.stats.oldest_ms.load(Relaxed);
             oldest = oldest.min(if since == 0 { i64::MAX } else { since });
-            let state = match handle.entry.state {
-                SubscriptionState::Active => "active",
-                SubscriptionState::Paused => "paused",
-                SubscriptionState::Disabled => "disabled",
+            let state = match (handle.entry.state, handle.stats.breaker()) {
+                (SubscriptionState::Active, "open") => "breaker_open",
+                (SubscriptionState::Active, "half_open") => "breaker_half_open",
+                (SubscriptionState::Active, _) => "active",
+                (SubscriptionState::Paused, _) => "paused",
+                (SubscriptionState::Disabled, _) => "disabled",
             };
             *states.entry(state).or_insert(0) += 1;
         }
@@ -266,6 +365,41 @@ impl Dispatcher {
     pub async fn redrive(&self, tenant: Tenant, id: SubscriptionId, sequences: Vec<Sequence>) -> Result<u64, Refusal> {
         let action = Action::Redrive { subscription_id: id, sequences: sequences.clone() };
         self.shared.submitter.submit(Command { tenant, request_id: None, action }).await?;
+        let rows = self.rows_now(id, sequences).await?;
+        let rows: Vec<DeliveryRow> =
+            rows.into_iter().filter(|row| matches!(row.state, RowState::Waiting { step: 0, .. })).collect();
+        let put_back = rows.len() as u64;
+        self.control(id, Control::PutBack(rows));
+        Ok(put_back)
+    }
+
+    /// Gives dead letters up, durably; gives how many were dead.
+    ///
+    /// # Errors
+    ///
+    /// What the sequencer answers.
+    pub async fn drop_dead_letters(
+        &self,
+        tenant: Tenant,
+        id: SubscriptionId,
+        sequences: Vec<Sequence>,
+        reason: String,
+    ) -> Result<u64, Refusal> {
+        let named = sequences.clone();
+        let action = Action::DropDeadLetters { subscription_id: id, sequences, reason };
+        let dead = self.rows_now(id, named.clone()).await?;
+        let dead: Vec<Sequence> =
+            dead.iter().filter(|row| row.state == RowState::Dead).map(|row| row.sequence).collect();
+        self.shared.submitter.submit(Command { tenant, request_id: None, action }).await?;
+        let dropped = self.rows_now(id, dead).await?;
+        let dropped: Vec<Sequence> =
+            dropped.iter().filter(|row| row.state == RowState::Dropped).map(|row| row.sequence).collect();
+        let count = dropped.len() as u64;
+        self.control(id, Control::Dropped(dropped));
+        Ok(count)
+    }
+
+    async fn rows_now(&self, id: SubscriptionId, sequences: Vec<Sequence>) -> Result<Vec<DeliveryRow>, Refusal> {
         let rows = (self.shared.submitter)
             .read(move |views| {
                 let rows = sequences.iter().map(|s| views.delivery_row(id, *s));
@@ -273,11 +407,36 @@ impl Dispatcher {
             })
             .await?
             .map_err(|error| Unavailable::Stopped { what: error.to_string() })?;
-        let rows: Vec<DeliveryRow> =
-            (rows.into_iter().flatten()).filter(|row| matches!(row.state, RowState::Waiting { step: 0, .. })).collect();
-        let put_back = rows.len() as u64;
-        self.control(id, Control::PutBack(rows));
-        Ok(put_back)
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// Begins a replay or a redrive, durably.
+    ///
+    /// # Errors
+    ///
+    /// What the sequencer answers.
+    pub async fn start_job(&self, tenant: Tenant, id: SubscriptionId, job: DeliveryJob) -> Result<(), Refusal> {
+        let action = Action::StartJob { subscription_id: id, job };
+        self.shared.submitter.submit(Command { tenant, request_id: None, action }).await?;
+        self.tell_jobs(id).await
+    }
+
+    /// Stops a job, durably; what it has put back stays put back.
+    ///
+    /// # Errors
+    ///
+    /// What the sequencer answers.
+    pub async fn cancel_job(&self, tenant: Tenant, id: SubscriptionId, job: DeliveryJob) -> Result<(), Refusal> {
+        let action = Action::EndJob { subscription_id: id, job, cancelled: true };
+        self.shared.submitter.submit(Command { tenant, request_id: None, action }).await?;
+        self.tell_jobs(id).await
+    }
+
+    async fn tell_jobs(&self, id: SubscriptionId) -> Result<(), Refusal> {
+        let jobs = self.shared.submitter.read(move |views| views.delivery_state(id).cloned().unwrap_or_default().jobs);
+        let jobs = jobs.await?.into_iter().filter(|job| job.state == JobState::Running).collect();
+        self.control(id, Control::Jobs(jobs));
+        Ok(())
     }
 
     /// Makes one attempt now; returns when it has ended.
@@ -300,6 +459,29 @@ impl Dispatcher {
         self.workers().get(&id).is_some_and(|handle| handle.controls.send(control).is_ok())
     }
 
+    /// Connects a client to a consumer, with so many events under way at once; `None` where there is no such
+    /// consumer.
+    pub fn connect(&self, id: SubscriptionId, places: usize) -> Option<Connection> {
+        let workers = self.workers();
+        let worker = workers.get(&id)?.controls.downgrade();
+        drop(workers);
+        Some(Connection::open(self.shared.hub(id), places, worker))
+    }
+
+    /// Connections of a consumer at present.
+    pub fn connections(&self, id: SubscriptionId) -> usize {
+        self.shared.hub(id).connections()
+    }
+
+    /// A subscription made ready to be sent to.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError`] where it cannot be.
+    pub fn target(&self, entry: &SubscriptionEntry) -> Result<Target, TargetError> {
+        Target::new(entry, &self.shared.sealer, &self.shared.policy)
+    }
+
     /// Sends `example` to a subscription now: neither retried nor counted nor in order.
     ///
     /// # Errors
@@ -310,11 +492,11 @@ impl Dispatcher {
         entry: &SubscriptionEntry,
         example: &Recorded<'_>,
     ) -> Result<(AttemptReport, Duration, bytes::Bytes), TargetError> {
-        let target = Target::new(entry, &self.shared.sealer, &self.shared.policy)?;
+        let target = self.target(entry)?;
         let request = target.request(example, 1, self.shared.clock.now());
-        let body = request.body.clone();
+        let body = request.as_ref().map(|request| request.body.clone()).unwrap_or_default();
         let watch = Stopwatch::start();
-        let report = self.shared.courier.attempt(request).await;
+        let report = self.shared.couriers.attempt(target.via, request).await;
         Ok((report, watch.elapsed(), body))
     }
 

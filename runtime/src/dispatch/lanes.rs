@@ -5,10 +5,12 @@
 //! offer ──▶ lane of the member ──take──▶ in flight ──settle──▶ delivered | waiting | dead
 //! ```
 //!
+//! Which deliveries share a lane is the subscription's [`Ordering`]: those about one member, all, or none.
+//!
 //! # Invariants
 //!
-//! - Of one member's deliveries at most one is in flight, and it is the lowest that is not settled (a
-//!   dead letter that was put back excepted: its successors have gone on without it).
+//! - Of one lane's deliveries at most one is in flight, and it is the lowest that is not settled (a
+//!   dead letter that was put back excepted, where its successors have gone on without it).
 //! - No delivery is before the cursor without being settled or having a row.
 //! - First attempts never wait behind retries: retries have at most a quarter of the places.
 //! - What is kept in memory is bounded: a window of deliveries without a row, and a number of rows.
@@ -20,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use punchline_engine::dispatch::progress::ATTEMPTS_LOGGED_MAX;
-use punchline_engine::dispatch::{AttemptLog, DeliveryProgress, DeliveryRow, RowState};
+use punchline_engine::dispatch::{AttemptLog, DeliveryProgress, DeliveryRow, OnDeadLetter, Ordering, RowState};
 use punchline_engine::id::{MemberId, Sequence};
 use punchline_engine::time::UnixMillis;
 
@@ -31,8 +33,38 @@ pub const WINDOW_MAX: usize = 1_024;
 /// memory has an end. What is dead is not among them.
 pub const ROWS_MAX: usize = 16_384;
 
-/// The lane of a member; events about no member share one.
-type LaneKey = Option<MemberId>;
+/// Most bytes of rows in one report, as estimated: what is written at once has an end.
+const REPORT_BYTES_MAX: usize = 256 * 1_024;
+
+/// What shares a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum LaneKey {
+    /// A member's events; those about no member share one.
+    Member(Option<MemberId>),
+    /// All.
+    All,
+    /// One event alone.
+    Own(Sequence),
+}
+
+/// What waits for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// Which deliveries share a lane.
+    pub ordering: Ordering,
+    /// Whether a lane goes on past a dead letter.
+    pub on_dead_letter: OnDeadLetter,
+}
+
+impl Rules {
+    fn lane(&self, sequence: Sequence, member: Option<MemberId>) -> LaneKey {
+        match self.ordering {
+            Ordering::PerMember => LaneKey::Member(member),
+            Ordering::Strict => LaneKey::All,
+            Ordering::None => LaneKey::Own(sequence),
+        }
+    }
+}
 
 /// A delivery to be attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,13 +104,16 @@ enum LaneState {
     InFlight,
     /// The head waits for its time.
     Waiting,
+    /// The head is a dead letter, and what is behind it is held.
+    Blocked,
 }
 
 /// The deliveries of one subscription that are not settled.
 #[derive(Debug)]
 pub struct Lanes {
+    rules: Rules,
     lanes: HashMap<LaneKey, Lane>,
-    lane_of: HashMap<Sequence, LaneKey>,
+    member_of: HashMap<Sequence, Option<MemberId>>,
     fresh: VecDeque<LaneKey>,
     retries: VecDeque<LaneKey>,
     due: BTreeSet<(UnixMillis, Sequence)>,
@@ -93,16 +128,18 @@ pub struct Lanes {
     known: BTreeSet<Sequence>,
     read_to: Sequence,
     reported: Sequence,
-    unreported: usize,
+    /// Delivered at the first attempt, and beyond the reported cursor.
+    delivered: BTreeSet<Sequence>,
 }
 
 impl Lanes {
     /// Takes up where the cursor and the rows left off: those that wait or are held, and all beyond the
     /// cursor, whatever their state.
-    pub fn new(cursor: Sequence, rows: Vec<DeliveryRow>) -> Lanes {
+    pub fn new(rules: Rules, cursor: Sequence, rows: Vec<DeliveryRow>) -> Lanes {
         let mut lanes = Lanes {
+            rules,
             lanes: HashMap::new(),
-            lane_of: HashMap::new(),
+            member_of: HashMap::new(),
             fresh: VecDeque::new(),
             retries: VecDeque::new(),
             due: BTreeSet::new(),
@@ -115,50 +152,101 @@ impl Lanes {
             known: BTreeSet::new(),
             read_to: cursor,
             reported: cursor,
-            unreported: 0,
+            delivered: BTreeSet::new(),
         };
         for row in rows {
             if row.sequence > cursor {
                 lanes.known.insert(row.sequence);
             }
-            if matches!(row.state, RowState::Waiting { .. } | RowState::Held) {
+            let holds = row.state == RowState::Dead && rules.on_dead_letter == OnDeadLetter::Hold;
+            if holds || matches!(row.state, RowState::Waiting { .. } | RowState::Held) {
                 lanes.put_back(row);
             }
         }
         lanes
     }
 
+    fn key(&self, sequence: Sequence) -> Option<LaneKey> {
+        Some(self.rules.lane(sequence, *self.member_of.get(&sequence)?))
+    }
+
     /// Takes a row that waits (or is to be tried again) into its lane.
     pub fn put_back(&mut self, row: DeliveryRow) {
-        let (sequence, key) = (row.sequence, row.member);
-        if self.lane_of.contains_key(&sequence) {
+        let (sequence, key) = (row.sequence, self.rules.lane(row.sequence, row.member));
+        if self.member_of.contains_key(&sequence) {
+            // A dead letter that its lane is held by is in it already.
+            let is_held_by = self.rows.get(&sequence).is_some_and(|known| known.state == RowState::Dead);
+            if is_held_by && row.state != RowState::Dead {
+                self.rows.insert(sequence, row);
+                self.list(key);
+            }
             return;
         }
-        self.lane_of.insert(sequence, key);
-        let state = row.state;
+        self.member_of.insert(sequence, row.member);
         self.rows.insert(sequence, row);
         let lane = self.lanes.entry(key).or_default();
         let at = lane.queue.partition_point(|s| *s < sequence);
         // A dead letter that was put back does not overtake what is under way.
         let at = if at == 0 && lane.state == LaneState::InFlight { 1 } else { at };
+        lane.queue.insert(at, sequence);
         if at == 0 {
-            if let (LaneState::Waiting, Some(head)) = (lane.state, lane.queue.front().copied()) {
-                self.due.retain(|(_, s)| *s != head);
+            self.unlist(key);
+            self.list(key);
+        }
+    }
+
+    /// Gives up a dead letter: its lane goes on, if it is held by it. The row is written by who asked.
+    pub fn drop_dead(&mut self, sequence: Sequence) {
+        let Some(key) = self.key(sequence) else { return };
+        if self.rows.get(&sequence).is_some_and(|row| row.state == RowState::Dead) {
+            self.rows.remove(&sequence);
+            self.changed.remove(&sequence);
+            self.go_on(sequence, key);
+        }
+    }
+
+    /// Takes a lane that got another head off the lists.
+    fn unlist(&mut self, key: LaneKey) {
+        let lane = &self.lanes[&key];
+        let Some(old_head) = lane.queue.get(1) else { return };
+        match lane.state {
+            LaneState::Open => {
+                self.fresh.retain(|k| *k != key);
+                self.retries.retain(|k| *k != key);
             }
-            lane.queue.push_front(sequence);
-            lane.state = LaneState::Waiting;
-            self.fresh.retain(|k| *k != key);
-            self.retries.retain(|k| *k != key);
-            let due = if let RowState::Waiting { due, .. } = state { due } else { UnixMillis::MIN };
-            self.due.insert((due, sequence));
-        } else {
-            lane.queue.insert(at, sequence);
+            LaneState::Waiting => self.due.retain(|(_, s)| s != old_head),
+            LaneState::InFlight | LaneState::Blocked => {}
+        }
+    }
+
+    /// Lists a lane that is on no list by how its head stands.
+    fn list(&mut self, key: LaneKey) {
+        let lane = self.lanes.get_mut(&key).expect("the lane exists");
+        let head = *lane.queue.front().expect("the lane has a head");
+        match self.rows.get(&head).map(|row| row.state) {
+            Some(RowState::Waiting { due, .. }) => {
+                self.due.insert((due, head));
+                lane.state = LaneState::Waiting;
+            }
+            Some(RowState::Dead) => lane.state = LaneState::Blocked,
+            // What was held was never late by its own fault, but it must not crowd out the others.
+            Some(_) => {
+                lane.state = LaneState::Open;
+                self.retries.push_back(key);
+            }
+            None => {
+                lane.state = LaneState::Open;
+                self.fresh.push_back(key);
+            }
+        }
+        if matches!(lane.state, LaneState::Waiting | LaneState::Blocked) {
+            self.hold_behind(key);
         }
     }
 
     /// Whether more may be offered.
     pub fn has_room(&self) -> bool {
-        self.unsettled.len() + self.unreported < WINDOW_MAX && self.rows.len() < ROWS_MAX
+        self.unsettled.len() + self.delivered.len() < WINDOW_MAX && self.rows.len() < ROWS_MAX
     }
 
     /// How many more may be offered.
@@ -166,37 +254,29 @@ impl Lanes {
         if !self.has_room() {
             return 0;
         }
-        (WINDOW_MAX - self.unsettled.len() - self.unreported).min(ROWS_MAX - self.rows.len())
+        (WINDOW_MAX - self.unsettled.len() - self.delivered.len()).min(ROWS_MAX - self.rows.len())
     }
 
     /// Takes in the next event that matches, in order.
-    pub fn offer(&mut self, sequence: Sequence, member: LaneKey) {
+    pub fn offer(&mut self, sequence: Sequence, member: Option<MemberId>) {
         debug_assert!(sequence > self.read_to, "events are offered in order");
         self.read_to = sequence;
-        if self.known.remove(&sequence) {
+        if self.known.remove(&sequence) || self.member_of.contains_key(&sequence) {
             return;
         }
-        self.lane_of.insert(sequence, member);
-        let lane = self.lanes.entry(member).or_default();
+        let key = self.rules.lane(sequence, member);
+        self.member_of.insert(sequence, member);
+        self.unsettled.insert(sequence);
+        let lane = self.lanes.entry(key).or_default();
         // After a crash rows may be ahead of what is taken in: it belongs before them.
         let at = lane.queue.partition_point(|s| *s < sequence);
-        if at == 0 && lane.state == LaneState::Waiting {
-            let head = lane.queue[0];
-            self.due.retain(|(_, s)| *s != head);
-            lane.state = LaneState::Open;
-            lane.queue.push_front(sequence);
-            self.unsettled.insert(sequence);
-            self.fresh.push_back(member);
-            return;
-        }
-        lane.queue.insert(at.max(usize::from(lane.state == LaneState::InFlight)), sequence);
-        if lane.state == LaneState::Waiting {
-            self.hold(sequence, member);
-            return;
-        }
-        self.unsettled.insert(sequence);
-        if lane.state == LaneState::Open && lane.queue.len() == 1 {
-            self.fresh.push_back(member);
+        let at = at.max(usize::from(lane.state == LaneState::InFlight));
+        lane.queue.insert(at, sequence);
+        if at == 0 {
+            self.unlist(key);
+            self.list(key);
+        } else if matches!(lane.state, LaneState::Waiting | LaneState::Blocked) {
+            self.hold(sequence);
         }
     }
 
@@ -205,10 +285,42 @@ impl Lanes {
         self.read_to = self.read_to.max(upto);
     }
 
-    fn hold(&mut self, sequence: Sequence, member: LaneKey) {
-        let row = DeliveryRow { sequence, member, state: RowState::Held, attempts: 0, log: Vec::new() };
-        self.rows.entry(sequence).or_insert(row);
-        self.changed.insert(sequence);
+    /// Gives a delivery a row, so that the cursor can pass it.
+    fn hold(&mut self, sequence: Sequence) {
+        if self.unsettled.remove(&sequence) {
+            let row = self.blank(sequence);
+            self.rows.entry(sequence).or_insert(row);
+            self.changed.insert(sequence);
+        }
+    }
+
+    fn hold_behind(&mut self, key: LaneKey) {
+        let behind: Vec<Sequence> = self.lanes[&key].queue.iter().skip(1).copied().collect();
+        behind.into_iter().for_each(|sequence| self.hold(sequence));
+    }
+
+    fn blank(&self, sequence: Sequence) -> DeliveryRow {
+        let member = self.member_of[&sequence];
+        DeliveryRow { sequence, member, state: RowState::Held, attempts: 0, log: Vec::new() }
+    }
+
+    /// Where many have been delivered behind one that is still under way, it gets a row: else the cursor
+    /// would stay before it, and a crash would repeat all of them.
+    fn let_cursor_pass(&mut self) {
+        while self.delivered.len() >= WINDOW_MAX / 2
+            && let Some(first) = self.unsettled.first().copied()
+            && self.delivered.last().is_some_and(|last| *last > first)
+        {
+            let key = self.key(first).expect("what is not settled is in a lane");
+            if self.lanes[&key].state != LaneState::InFlight {
+                return;
+            }
+            self.hold(first);
+            if self.in_flight.contains_key(&first) {
+                let row = self.rows.get_mut(&first).expect("it has one now");
+                row.state = RowState::Waiting { step: 0, due: UnixMillis::MIN };
+            }
+        }
     }
 
     /// Moves what is due to the lanes that can go on.
@@ -217,7 +329,7 @@ impl Lanes {
             && due <= now
         {
             self.due.pop_first();
-            let key = self.lane_of[&sequence];
+            let key = self.key(sequence).expect("what is due is in a lane");
             self.lanes.get_mut(&key).expect("what is due is in a lane").state = LaneState::Open;
             self.retries.push_back(key);
         }
@@ -248,6 +360,11 @@ impl Lanes {
         Some(Task { sequence, attempt: self.rows.get(&sequence).map_or(0, |row| row.attempts) + 1 })
     }
 
+    /// Whether some delivery could be attempted now, were there a place.
+    pub fn is_ready(&self) -> bool {
+        !self.fresh.is_empty() || !self.retries.is_empty()
+    }
+
     /// Attempts under way.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -263,7 +380,7 @@ impl Lanes {
 
     /// Whether this delivery can be attempted out of turn: it is the head of its lane and waits.
     pub fn take_now(&mut self, sequence: Sequence) -> Option<Task> {
-        let key = *self.lane_of.get(&sequence)?;
+        let key = self.key(sequence)?;
         let lane = self.lanes.get_mut(&key)?;
         if lane.state != LaneState::Waiting || lane.queue.front() != Some(&sequence) {
             return None;
@@ -279,79 +396,59 @@ impl Lanes {
     pub fn settle(&mut self, sequence: Sequence, how: Settled, step: u32, log: AttemptLog) {
         let Some(is_retry) = self.in_flight.remove(&sequence) else { return };
         self.retries_in_flight -= usize::from(is_retry);
-        let key = self.lane_of[&sequence];
-        let delivered_at_once = how == Settled::Delivered && !self.rows.contains_key(&sequence);
-        if delivered_at_once {
-            self.unreported += 1;
-        } else {
-            let blank = DeliveryRow { sequence, member: key, state: RowState::Held, attempts: 0, log: Vec::new() };
-            let row = self.rows.entry(sequence).or_insert(blank);
-            row.attempts += 1;
-            if row.log.len() == ATTEMPTS_LOGGED_MAX {
-                row.log.remove(0);
-            }
-            row.log.push(log);
-            row.state = match how {
-                Settled::Delivered => RowState::Delivered,
-                Settled::Again { due } => RowState::Waiting { step, due },
-                Settled::Dead => RowState::Dead,
-            };
-        }
+        let key = self.key(sequence).expect("what was in flight is in a lane");
+        self.lanes.get_mut(&key).expect("what was in flight is in a lane").state = LaneState::Open;
         self.unsettled.remove(&sequence);
-        if let Settled::Again { due } = how {
-            self.wait(sequence, key, due);
+        if how == Settled::Delivered && !self.rows.contains_key(&sequence) {
+            self.delivered.insert(sequence);
+            return self.go_on(sequence, key);
+        }
+        let blank = self.blank(sequence);
+        let row = self.rows.entry(sequence).or_insert(blank);
+        row.attempts += 1;
+        if row.log.len() == ATTEMPTS_LOGGED_MAX {
+            row.log.remove(0);
+        }
+        row.log.push(log);
+        row.state = match how {
+            Settled::Delivered => RowState::Delivered,
+            Settled::Again { due } => RowState::Waiting { step, due },
+            Settled::Dead => RowState::Dead,
+        };
+        let stays = matches!(how, Settled::Again { .. })
+            || how == Settled::Dead && self.rules.on_dead_letter == OnDeadLetter::Hold;
+        if stays {
+            self.changed.insert(sequence);
+            self.list(key);
         } else {
             self.go_on(sequence, key);
         }
     }
 
-    /// The head of a lane waits: those behind it are held, with rows, so that the cursor can pass them.
-    fn wait(&mut self, sequence: Sequence, key: LaneKey, due: UnixMillis) {
-        self.changed.insert(sequence);
-        self.due.insert((due, sequence));
-        let lane = self.lanes.get_mut(&key).expect("what was in flight is in a lane");
-        lane.state = LaneState::Waiting;
-        let behind: Vec<Sequence> = lane.queue.iter().skip(1).copied().collect();
-        for held in behind {
-            if self.unsettled.remove(&held) {
-                self.hold(held, key);
-            }
-        }
-    }
-
-    /// The head of a lane is settled for good: the next one's turn.
+    /// A delivery of a lane is settled for good: the next one's turn.
     fn go_on(&mut self, sequence: Sequence, key: LaneKey) {
         if let Some(row) = self.rows.remove(&sequence) {
             self.changed.remove(&sequence);
             self.finished.push(row);
         }
-        self.lane_of.remove(&sequence);
+        self.member_of.remove(&sequence);
         let lane = self.lanes.get_mut(&key).expect("what was in flight is in a lane");
         lane.queue.retain(|s| *s != sequence);
-        lane.state = LaneState::Open;
-        let Some(next) = lane.queue.front() else {
+        if lane.queue.is_empty() {
             self.lanes.remove(&key);
-            return;
-        };
-        match self.rows.get(next).map(|row| row.state) {
-            // Put back behind what was in flight, with a time of its own.
-            Some(RowState::Waiting { due, .. }) => {
-                self.due.insert((due, *next));
-                lane.state = LaneState::Waiting;
-            }
-            // What was held was never late by its own fault, but it must not crowd out the others.
-            Some(_) => self.retries.push_back(key),
-            None => self.fresh.push_back(key),
+        } else {
+            self.list(key);
         }
     }
 
-    /// Forgets an attempt that was never made: its delivery is tried again in its turn.
-    pub fn abandon(&mut self, sequence: Sequence) {
+    /// Forgets an attempt that was never made: its delivery is tried again from `due` on.
+    pub fn abandon(&mut self, sequence: Sequence, due: UnixMillis) {
         let Some(is_retry) = self.in_flight.remove(&sequence) else { return };
         self.retries_in_flight -= usize::from(is_retry);
-        let key = self.lane_of[&sequence];
-        self.lanes.get_mut(&key).expect("what was in flight is in a lane").state = LaneState::Open;
-        if self.rows.contains_key(&sequence) { self.retries.push_front(key) } else { self.fresh.push_front(key) }
+        let key = self.key(sequence).expect("what was in flight is in a lane");
+        self.lanes.get_mut(&key).expect("what was in flight is in a lane").state = LaneState::Waiting;
+        self.due.insert((due, sequence));
+        self.hold_behind(key);
     }
 
     /// All settled or in a row up to here.
@@ -362,9 +459,9 @@ impl Lanes {
         }
     }
 
-    /// Deliveries settled at the first attempt since the last [`report`](Self::report).
+    /// Deliveries settled at the first attempt and not passed by a reported cursor: what a crash repeats.
     pub fn unreported(&self) -> usize {
-        self.unreported
+        self.delivered.len()
     }
 
     /// Whether rows changed since the last report.
@@ -374,12 +471,20 @@ impl Lanes {
 
     /// What is to be written down, at most `rows_max` rows; taken as reported.
     pub fn report(&mut self, rows_max: usize) -> DeliveryProgress {
+        self.let_cursor_pass();
         let mut rows: Vec<DeliveryRow> = Vec::new();
-        let finished = self.finished.len().min(rows_max);
+        let mut bytes = 0;
+        let finished = (self.finished.iter()).take(rows_max).take_while(|row| {
+            bytes += row_bytes(row);
+            bytes <= REPORT_BYTES_MAX
+        });
+        let finished = finished.count();
         rows.extend(self.finished.drain(..finished));
         while rows.len() < rows_max
+            && bytes <= REPORT_BYTES_MAX
             && let Some(sequence) = self.changed.pop_first()
         {
+            bytes += row_bytes(&self.rows[&sequence]);
             rows.push(self.rows[&sequence].clone());
         }
         // What has a row counts as passed only once its row is written; a change of one that was written
@@ -387,7 +492,7 @@ impl Lanes {
         let unwritten = self.changed.first().copied().into_iter().chain(self.finished.iter().map(|r| r.sequence)).min();
         let passed = unwritten.map_or(self.cursor(), |s| self.cursor().min(Sequence(s.0 - 1)));
         self.reported = self.reported.max(passed);
-        self.unreported = 0;
+        self.delivered = self.delivered.split_off(&self.reported.next());
         DeliveryProgress { cursor: self.reported, rows }
     }
 
@@ -415,4 +520,10 @@ impl Lanes {
     pub fn row(&self, sequence: Sequence) -> Option<&DeliveryRow> {
         self.rows.get(&sequence)
     }
+}
+
+/// About as many bytes as a row has when written, and rather more.
+fn row_bytes(row: &DeliveryRow) -> usize {
+    let attempts = row.log.iter().map(|attempt| 64 + attempt.error.len() + attempt.response.len());
+    128 + attempts.sum::<usize>()
 }

@@ -7,8 +7,11 @@
 //! The journal is the truth and a worker's memory a copy: what it has settled goes to the journal as a
 //! report, and after a crash it takes up where the last report left off.
 
+pub mod consumer;
 pub mod dispatcher;
 pub mod lanes;
 pub mod target;
 
+mod job;
+mod pace;
 mod worker;

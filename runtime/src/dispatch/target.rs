@@ -4,15 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use punchline_delivery::auth::BasicAuth;
+use punchline_delivery::auth::{Auth as Credentials, BasicAuth, BearerToken};
 use punchline_delivery::courier::{APPLICATION_JSON, AttemptRequest};
 use punchline_delivery::dialect::standard;
 use punchline_delivery::endpoint::{Endpoint, EndpointPolicy, origin_of};
 use punchline_delivery::headers::StaticHeaders;
-use punchline_delivery::outcome::PermanentStatuses;
-use punchline_delivery::signature::{Secret, sign};
-use punchline_engine::dispatch::{RetrySchedule, Subscription};
+use punchline_delivery::identity::ClientIdentity;
+use punchline_delivery::oauth2::{OAuth2Client, OAuth2Params};
+use punchline_delivery::outcome::{AttemptReport, ErrorCode, PermanentStatuses};
+use punchline_delivery::segment::{self, Subject, Track};
+use punchline_delivery::signature::{Secret, SigningKey, ed25519, sign};
+use punchline_engine::dispatch::subscription::SignatureScheme;
+use punchline_engine::dispatch::{Auth, RetrySchedule, Subscription};
 use punchline_engine::event::Recorded;
+use punchline_engine::filter::Filter;
 use punchline_engine::id::SubscriptionId;
 use punchline_engine::loyalty::tenant::SubscriptionEntry;
 use punchline_engine::rejection::InvalidField;
@@ -24,8 +29,12 @@ use crate::seal::{Sealer, Unreadable};
 pub const SIGNING_SECRET: &str = "signing secret";
 /// What a sealed header value is bound to.
 pub const HEADER_VALUE: &str = "header value";
-/// What a sealed password is bound to.
+/// What a sealed password is bound to, or a client's secret.
 pub const PASSWORD: &str = "password";
+/// What a sealed token or write key is bound to.
+pub const TOKEN: &str = "token";
+/// What the sealed key of a client certificate is bound to.
+pub const PRIVATE_KEY: &str = "private key";
 
 /// Why a subscription cannot be sent to.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +47,31 @@ pub enum TargetError {
     Invalid(#[from] InvalidField),
 }
 
+/// The dialect whose events go to Segment in batches.
+pub const SEGMENT: &str = "segment";
+
+/// The way an attempt takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// A request of its own.
+    Http,
+    /// A batch to Segment.
+    Segment,
+    /// A connection of a named consumer.
+    Consumer,
+}
+
+/// What only `delivery` knows the rules of.
+#[derive(Clone)]
+pub struct Checked {
+    endpoint: Arc<Endpoint>,
+    headers: StaticHeaders,
+    permanent_statuses: Arc<PermanentStatuses>,
+    auth: Option<Arc<Credentials>>,
+    identity: Option<Arc<ClientIdentity>>,
+    filter: Option<Arc<Filter>>,
+}
+
 /// A subscription made ready.
 #[derive(Clone)]
 pub struct Target {
@@ -47,11 +81,12 @@ pub struct Target {
     pub schedule: RetrySchedule,
     /// Attempts under way at once.
     pub max_in_flight: usize,
-    endpoint: Arc<Endpoint>,
-    headers: StaticHeaders,
-    permanent_statuses: Arc<PermanentStatuses>,
+    /// The way its attempts take.
+    pub via: Via,
+    definition: Arc<Subscription>,
+    checked: Checked,
     timeout: Duration,
-    secrets: Vec<(Secret, Option<UnixMillis>)>,
+    keys: Vec<(SigningKey, Option<UnixMillis>)>,
 }
 
 impl Target {
@@ -62,68 +97,143 @@ impl Target {
     /// [`TargetError`], which names the field.
     pub fn new(entry: &SubscriptionEntry, sealer: &Sealer, policy: &EndpointPolicy) -> Result<Target, TargetError> {
         let subscription = &entry.definition;
-        let secrets = (entry.secrets.iter())
-            .map(|(sealed, until)| {
-                let bytes = sealer.open(SIGNING_SECRET, sealed)?;
-                let secret = Secret::from_bytes(&bytes).map_err(|_| Unreadable { purpose: SIGNING_SECRET })?;
-                Ok((secret, *until))
-            })
-            .collect::<Result<_, Unreadable>>()?;
-        let (endpoint, headers, permanent_statuses) = check(subscription, sealer, policy)?;
+        let keys = signing_keys(entry, sealer)?;
+        let via = match (subscription.consumer.is_empty(), subscription.dialect.name.as_str()) {
+            (false, _) => Via::Consumer,
+            (true, SEGMENT) => Via::Segment,
+            (true, _) => Via::Http,
+        };
         Ok(Target {
             id: subscription.id,
             schedule: subscription.schedule.clone(),
             max_in_flight: subscription.max_in_flight as usize,
-            endpoint: Arc::new(endpoint),
-            headers,
-            permanent_statuses: Arc::new(permanent_statuses),
+            via,
+            definition: entry.definition.clone(),
+            checked: check(subscription, sealer, policy)?,
             timeout: Duration::from_millis(subscription.timeout_ms),
-            secrets,
+            keys,
         })
     }
 
+    /// One bit for each type that may be wanted.
+    pub fn types(&self) -> u64 {
+        self.definition.event_types.mask()
+    }
+
+    /// Whether the subscription is told of an event.
+    pub fn wants(&self, recorded: &Recorded<'_>) -> bool {
+        self.definition.event_types.selects(recorded.event)
+            && self.checked.filter.as_ref().is_none_or(|filter| filter.passes(recorded))
+    }
+
+    /// Longest that one attempt may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The request of one attempt.
-    pub fn request(&self, recorded: &Recorded<'_>, attempt: u32, now: UnixMillis) -> AttemptRequest {
-        let body: Bytes = standard::body(recorded);
+    ///
+    /// # Errors
+    ///
+    /// The report of an attempt that cannot be made: the event has no form in the dialect.
+    pub fn request(
+        &self,
+        recorded: &Recorded<'_>,
+        attempt: u32,
+        now: UnixMillis,
+    ) -> Result<AttemptRequest, Box<AttemptReport>> {
         let webhook_id = standard::webhook_id(self.id, recorded.sequence);
         let timestamp_unix_s = now.0.div_euclid(1_000);
+        let body = match self.via {
+            Via::Segment => track(recorded, &webhook_id)
+                .map_err(|error| Box::new(AttemptReport::failed(ErrorCode::Request, error.to_string())))?,
+            Via::Http | Via::Consumer => standard::body(recorded),
+        };
         let valid = |until: &Option<UnixMillis>| until.is_none_or(|until| now < until);
-        let secrets: Vec<&Secret> = self.secrets.iter().filter(|(_, until)| valid(until)).map(|(s, _)| s).collect();
-        let signature = sign(&webhook_id, timestamp_unix_s, &body, &secrets);
-        AttemptRequest {
-            endpoint: self.endpoint.clone(),
-            headers: self.headers.clone(),
-            permanent_statuses: self.permanent_statuses.clone(),
+        let keys: Vec<&SigningKey> = self.keys.iter().filter(|(_, until)| valid(until)).map(|(k, _)| k).collect();
+        let signature = (self.via == Via::Http).then(|| sign(&webhook_id, timestamp_unix_s, &body, &keys));
+        Ok(AttemptRequest {
+            endpoint: self.checked.endpoint.clone(),
+            headers: self.checked.headers.clone(),
+            extra_headers: Vec::new(),
+            auth: self.checked.auth.clone(),
+            identity: self.checked.identity.clone(),
+            permanent_statuses: self.checked.permanent_statuses.clone(),
             webhook_id,
             timestamp_unix_s,
-            signature: Some(signature),
+            signature,
             attempt,
             sequence: recorded.sequence.0,
             content_type: APPLICATION_JSON,
             body,
             timeout: self.timeout,
-        }
+        })
     }
+}
+
+fn track(recorded: &Recorded<'_>, message_id: &str) -> Result<Bytes, segment::TrackError> {
+    let member = recorded.member.map(|id| id.to_string());
+    let advertiser = recorded.tenant.advertiser.to_string();
+    segment::track(&Track {
+        message_id,
+        event: recorded.event.type_name(),
+        // What is about nobody is about the whole tenant.
+        subject: member.as_deref().map_or(Subject::Anonymous(&advertiser), Subject::User),
+        time: recorded.time,
+        properties: standard::Data::of(recorded),
+    })
+}
+
+/// The keys that sign for a subscription, the newest first, each with the instant up to which it signs.
+///
+/// # Errors
+///
+/// [`Unreadable`] where one does not open.
+pub fn signing_keys(
+    entry: &SubscriptionEntry,
+    sealer: &Sealer,
+) -> Result<Vec<(SigningKey, Option<UnixMillis>)>, Unreadable> {
+    let unreadable = || Unreadable { purpose: SIGNING_SECRET };
+    let key = |(sealed, until): &(_, Option<UnixMillis>)| {
+        let bytes = sealer.open(SIGNING_SECRET, sealed)?;
+        let key = match entry.definition.signature {
+            SignatureScheme::V1 => SigningKey::Symmetric(Secret::from_bytes(&bytes).map_err(|_| unreadable())?),
+            SignatureScheme::V1a => {
+                let text = String::from_utf8(bytes).map_err(|_| unreadable())?;
+                SigningKey::Ed25519(ed25519::PrivateKey::parse(&text).map_err(|_| unreadable())?)
+            }
+        };
+        Ok((key, *until))
+    };
+    entry.secrets.iter().map(key).collect()
 }
 
 /// Checks what only `delivery` knows the rules of: to be called before a subscription is written.
 ///
 /// # Errors
 ///
-/// [`TargetError`], which names the field.
-pub fn check(
-    subscription: &Subscription,
-    sealer: &Sealer,
-    policy: &EndpointPolicy,
-) -> Result<(Endpoint, StaticHeaders, PermanentStatuses), TargetError> {
-    let endpoint = Endpoint::parse(&subscription.url, policy)
-        .map_err(|e| InvalidField::new("url", origin_of(&subscription.url), format!("is refused: {e}")))?;
-    let basic = match &subscription.basic_auth {
+/// [`TargetError`], which names the field and never holds a secret.
+pub fn check(subscription: &Subscription, sealer: &Sealer, policy: &EndpointPolicy) -> Result<Checked, TargetError> {
+    // Only the origin: the rest of an URL may hold a token.
+    let refused =
+        |url: &str, e: &dyn std::fmt::Display| InvalidField::new("url", origin_of(url), format!("is refused: {e}"));
+    let url = match subscription.consumer.is_empty() {
+        true => subscription.url.as_str(),
+        // Nothing is ever sent there.
+        false => "https://consumer.invalid/",
+    };
+    let endpoint = match subscription.dialect.name.as_str() {
+        SEGMENT => segment::batch_endpoint(url, policy),
+        _ => Endpoint::parse(url, policy),
+    };
+    let endpoint = endpoint.map_err(|e| refused(url, &e))?;
+    let auth = credentials(&subscription.auth, sealer, policy)?;
+    let identity = match &subscription.client_certificate {
         None => None,
-        Some(auth) => {
-            let password = text(sealer.open(PASSWORD, &auth.password)?);
-            let basic = BasicAuth::new(&auth.username, &password);
-            Some(basic.map_err(|e| InvalidField::new("basic_auth", &auth.username, format!("is refused: {e}")))?)
+        Some(certificate) => {
+            let key = sealer.open(PRIVATE_KEY, &certificate.key_pem)?;
+            let identity = ClientIdentity::from_pem(certificate.chain_pem.as_bytes(), &key);
+            Some(identity.map_err(|e| InvalidField::new("client_certificate", "", format!("is refused: {e}")))?)
         }
     };
     let mut headers = Vec::with_capacity(subscription.headers.len());
@@ -131,11 +241,49 @@ pub fn check(
         headers.push((name.as_str(), text(sealer.open(HEADER_VALUE, value)?)));
     }
     let pairs = headers.iter().map(|(name, value)| (*name, value.as_str()));
-    let headers = StaticHeaders::new(pairs, basic.as_ref())
+    let headers = StaticHeaders::new(pairs, auth.as_ref())
         .map_err(|e| InvalidField::new("headers", "", format!("are refused: {e}")))?;
     let statuses = PermanentStatuses::new(subscription.permanent_statuses.iter().copied())
         .map_err(|e| InvalidField::new("permanent_statuses", "", format!("are refused: {e}")))?;
-    Ok((endpoint, headers, statuses))
+    Ok(Checked {
+        endpoint: Arc::new(endpoint),
+        headers,
+        permanent_statuses: Arc::new(statuses),
+        auth: auth.map(Arc::new),
+        identity: identity.map(Arc::new),
+        filter: Filter::parse(&subscription.filter)?.map(Arc::new),
+    })
+}
+
+fn credentials(auth: &Auth, sealer: &Sealer, policy: &EndpointPolicy) -> Result<Option<Credentials>, TargetError> {
+    let refused = |field: &str, error: &dyn std::fmt::Display| {
+        TargetError::Invalid(InvalidField::new(field, "", format!("is refused: {error}")))
+    };
+    Ok(Some(match auth {
+        Auth::None => return Ok(None),
+        Auth::Basic(basic) => {
+            let password = text(sealer.open(PASSWORD, &basic.password)?);
+            BasicAuth::new(&basic.username, &password).map_err(|e| refused("basic_auth", &e))?.into()
+        }
+        Auth::Bearer { token } => {
+            let token = text(sealer.open(TOKEN, token)?);
+            BearerToken::new(&token).map_err(|e| refused("bearer_token", &e))?.into()
+        }
+        Auth::WriteKey { key } => {
+            segment::write_key(&text(sealer.open(TOKEN, key)?)).map_err(|e| refused("segment_write_key", &e))?
+        }
+        Auth::OAuth2(oauth2) => {
+            let params = OAuth2Params {
+                token_url: oauth2.token_url.clone(),
+                client_id: oauth2.client_id.clone(),
+                client_secret: text(sealer.open(PASSWORD, &oauth2.client_secret)?),
+                scopes: oauth2.scopes.clone(),
+                audience: Some(oauth2.audience.clone()).filter(|audience| !audience.is_empty()),
+                ..OAuth2Params::default()
+            };
+            OAuth2Client::new(&params, policy).map_err(|e| refused("oauth2", &e))?.into()
+        }
+    }))
 }
 
 fn text(bytes: Vec<u8>) -> String {

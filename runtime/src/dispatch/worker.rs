@@ -20,16 +20,22 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use punchline_delivery::outcome::{AttemptReport, ErrorCode, Outcome};
 use punchline_engine::command::{Action, Command, Died};
 use punchline_engine::dispatch::progress::RESPONSE_KEPT_BYTES_MAX;
-use punchline_engine::dispatch::{AttemptLog, DeliveryRow, RowState, SubscriptionState};
+use punchline_engine::dispatch::{
+    AttemptLog, Breaker, BreakerPolicy, BreakerState, DeliveryJob, DeliveryRow, JobState, RowState, SubscriptionState,
+};
+use punchline_engine::event::Event;
 use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::tenant::SubscriptionEntry;
 use punchline_engine::time::UnixMillis;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::consumer::Hub;
 use super::dispatcher::{Shared, WorkerStats};
-use super::lanes::{Lanes, Settled, Task, WINDOW_MAX};
-use super::target::Target;
+use super::job::JobRun;
+use super::lanes::{Lanes, Rules, Settled, Task, WINDOW_MAX};
+use super::pace::Pace;
+use super::target::{Target, Via};
 use crate::clock::Stopwatch;
 use crate::committer::Answer;
 use crate::feed::{EventRef, Follower, ReadError, Wanted};
@@ -42,8 +48,13 @@ const GATHER_ROWS: Duration = Duration::from_millis(20);
 const ROWS_REPORTED_MAX: usize = 256;
 /// How often an idle worker takes down that it has looked further.
 const IDLE_TICK: Duration = Duration::from_secs(5);
-/// Positions looked at without a match that are worth a report.
+/// Positions looked at without a match that are worth a report, if as many events were told meanwhile:
+/// reports are events too, and must not keep each other going.
 const CURSOR_STEP: u64 = 10_000;
+/// Pages taken in before attempts and reports have their turn.
+const PAGES_AT_ONCE: usize = 8;
+/// A subscription with so many attempts under way leaves the last quarter of all places to others.
+const FAIR_SHARE: usize = 8;
 /// Wait after the journal could not be read.
 const AFTER_READ_ERROR: Duration = Duration::from_secs(1);
 
@@ -53,8 +64,14 @@ pub(super) enum Control {
     Configured(Box<SubscriptionEntry>),
     /// Rows that are to be tried (again).
     PutBack(Vec<DeliveryRow>),
+    /// Dead letters that were given up.
+    Dropped(Vec<Sequence>),
+    /// Jobs were asked for or ended by somebody.
+    Jobs(Vec<DeliveryJob>),
     /// One attempt now, beside the schedule; answered when it has ended, with false if it cannot be.
     RetryNow(Sequence, oneshot::Sender<bool>),
+    /// Look again: the connections of its consumer changed.
+    Wake,
     /// Report what there is and end.
     Stop(oneshot::Sender<()>),
 }
@@ -65,6 +82,7 @@ struct Done {
     event: Result<EventRef, Option<ReadError>>,
     at: UnixMillis,
     latency: Duration,
+    /// Absent where no attempt was made: the event cannot be read, or no connection took it.
     report: Option<AttemptReport>,
 }
 
@@ -85,6 +103,15 @@ pub(super) struct Worker {
     report: Option<oneshot::Receiver<Answer>>,
     report_due: Option<Instant>,
     reported: Sequence,
+    told_at_report: u64,
+    rules: Rules,
+    breaker: Breaker,
+    breaker_policy: BreakerPolicy,
+    breaker_turned: Vec<BreakerState>,
+    pace: Pace,
+    job: Option<JobRun>,
+    jobs: Vec<DeliveryJob>,
+    hub: Arc<Hub>,
     asked: HashMap<Sequence, (oneshot::Sender<bool>, Option<RowState>)>,
     feed_is_empty: bool,
 }
@@ -95,9 +122,11 @@ impl Worker {
         entry: &SubscriptionEntry,
         shared: Arc<Shared>,
         stats: Arc<WorkerStats>,
-        cursor: Sequence,
-        rows: Vec<DeliveryRow>,
+        loaded: Loaded,
     ) -> Worker {
+        let Loaded { cursor, rows, breaker, jobs } = loaded;
+        let rules = rules_of(entry);
+        let told_at_report = shared.feed.told();
         let wanted = Wanted { tenant, types: entry.definition.event_types.mask(), member: None };
         let follower = shared.feed.follow(wanted, cursor.next());
         let mut worker = Worker {
@@ -105,7 +134,7 @@ impl Worker {
             tenant,
             stats,
             follower,
-            lanes: Lanes::new(cursor, rows),
+            lanes: Lanes::new(rules, cursor, rows),
             state: entry.state,
             target: None,
             events: HashMap::new(),
@@ -115,6 +144,15 @@ impl Worker {
             report: None,
             report_due: None,
             reported: cursor,
+            told_at_report,
+            rules,
+            breaker: Breaker::new(breaker),
+            breaker_policy: entry.definition.breaker,
+            breaker_turned: Vec::new(),
+            pace: Pace::new(entry.definition.rate_per_second),
+            job: None,
+            jobs,
+            hub: shared.hub(entry.definition.id),
             asked: HashMap::new(),
             feed_is_empty: false,
             shared,
@@ -124,7 +162,16 @@ impl Worker {
     }
 
     fn configure(&mut self, entry: &SubscriptionEntry) {
+        if self.state == SubscriptionState::Disabled && entry.state == SubscriptionState::Active {
+            // Who resumes it believes that the endpoint is back.
+            let turned = self.breaker.succeeded();
+            self.turned(turned);
+        }
         self.state = entry.state;
+        self.breaker_policy = entry.definition.breaker;
+        if !self.pace.is(entry.definition.rate_per_second) {
+            self.pace = Pace::new(entry.definition.rate_per_second);
+        }
         let types = entry.definition.event_types.mask();
         self.follower.set_wanted(Wanted { tenant: self.tenant, types, member: None });
         self.target = match Target::new(entry, &self.shared.sealer, &self.shared.policy) {
@@ -136,19 +183,20 @@ impl Worker {
         };
     }
 
-    /// Serves until told to stop. `false` where the worker is to be loaded anew: what it believes to be
-    /// written down is not.
-    pub(super) async fn run(mut self, mut controls: mpsc::UnboundedReceiver<Control>) -> bool {
+    /// Serves until it is told to stop, or must be loaded anew.
+    pub(super) async fn run(mut self, mut controls: mpsc::UnboundedReceiver<Control>) -> Ended {
         loop {
             if let Err(error) = self.fill().await {
                 tracing::error!(subscription = %self.id, %error, "the journal cannot be read");
                 tokio::time::sleep(AFTER_READ_ERROR).await;
             }
             self.start_attempts();
+            self.start_job();
             self.start_report();
             self.count();
-            let due = self.lanes.next_due().filter(|_| self.is_serving());
-            let wait = due.map(|due| Duration::from_millis((due.0 - self.shared.clock.now().0).max(1) as u64));
+            let wait = self
+                .next_due()
+                .map(|due| Duration::from_millis((due.0.saturating_sub(self.shared.clock.now().0)).max(1) as u64));
             let can_read = self.is_serving() && self.lanes.has_room();
             tokio::select! {
                 biased;
@@ -157,32 +205,48 @@ impl Worker {
                     Some(Control::Stop(done)) => {
                         self.stop().await;
                         let _ = done.send(());
-                        return true;
+                        return Ended::ToldTo;
+                    }
+                    Some(Control::Configured(entry)) if rules_of(&entry) != self.rules => {
+                        // Other lanes: they are made anew from what is written down.
+                        self.stop().await;
+                        return Ended::Reload;
                     }
                     Some(control) => self.control(control),
-                    None => return true,
+                    None => return Ended::ToldTo,
                 },
                 answer = answered(&mut self.report) => {
                     self.report = None;
-                    if let Some(Err(refusal)) = answer {
-                        tracing::warn!(subscription = %self.id, %refusal, "progress could not be written down");
-                        return false;
+                    match answer {
+                        Some(Ok(_)) => {}
+                        Some(Err(refusal)) => {
+                            tracing::warn!(subscription = %self.id, %refusal, "progress could not be written down");
+                            return Ended::Refused;
+                        }
+                        None => return Ended::Refused,
                     }
                 }
+                advanced = JobRun::advanced(&mut self.job) => self.job_advanced(advanced),
                 () = self.follower.woken(), if can_read && self.feed_is_empty => self.feed_is_empty = false,
-                () = sleep_until(self.report_due) => {}
+                () = sleep_until(self.report_due), if self.report.is_none() => {}
+                () = tokio::task::yield_now(), if can_read && !self.feed_is_empty => {}
                 () = tokio::time::sleep(wait.unwrap_or(IDLE_TICK).min(IDLE_TICK)) => {}
             }
         }
     }
 
     fn is_serving(&self) -> bool {
-        self.state == SubscriptionState::Active && self.target.is_some()
+        let Some(target) = self.target.as_ref().filter(|_| self.state == SubscriptionState::Active) else {
+            return false;
+        };
+        target.via != Via::Consumer || self.hub.places() > 0
     }
 
     /// Takes in what is in the feed, as far as there is room.
     async fn fill(&mut self) -> Result<(), ReadError> {
-        while self.is_serving() && !self.feed_is_empty && self.lanes.room() > 0 {
+        let mut pages = 0;
+        while self.is_serving() && !self.feed_is_empty && self.lanes.room() > 0 && pages < PAGES_AT_ONCE {
+            pages += 1;
             // A record's events come together, so a page may be larger than what was asked for.
             let Some(page) = self.follower.next(self.lanes.room().min(256)).await? else {
                 self.feed_is_empty = true;
@@ -191,6 +255,9 @@ impl Worker {
             for event in page.events {
                 let recorded = event.get();
                 let (sequence, member) = (recorded.sequence, recorded.member);
+                if !self.target.as_ref().is_some_and(|target| target.wants(&recorded)) {
+                    continue;
+                }
                 self.lanes.offer(sequence, member);
                 if self.lanes.is_without_row(sequence) {
                     self.events.insert(sequence, event);
@@ -206,7 +273,8 @@ impl Worker {
         if self.lanes.has_changed_rows() {
             self.report_within(GATHER_ROWS);
         }
-        if self.lanes.cursor().0 >= self.reported.0 + CURSOR_STEP {
+        let told = self.shared.feed.told() - self.told_at_report;
+        if self.lanes.cursor().0 >= self.reported.0 + CURSOR_STEP && told >= CURSOR_STEP {
             self.report_within(REPORT_AFTER);
         }
         Ok(())
@@ -214,17 +282,90 @@ impl Worker {
 
     fn start_attempts(&mut self) {
         let Some(target) = self.target.clone().filter(|_| self.is_serving()) else { return };
-        self.lanes.wake(self.shared.clock.now());
-        while let Some(task) = self.lanes.take(target.max_in_flight) {
+        let now = self.shared.clock.now();
+        let turned = self.breaker.wake(now);
+        self.turned(turned);
+        self.lanes.wake(now);
+        let most = if target.via == Via::Consumer { self.hub.places() } else { target.max_in_flight };
+        let places = self.breaker.places(most);
+        while self.pace.next_due(now).is_none() && self.has_fair_share() {
+            let Some(task) = self.lanes.take(places) else { break };
+            self.pace.take(1, now);
             self.attempt(task, target.clone());
         }
+    }
+
+    /// Hanging attempts of one subscription must not use up the places of all.
+    fn has_fair_share(&self) -> bool {
+        let is_consumer = self.target.as_ref().is_some_and(|target| target.via == Via::Consumer);
+        is_consumer
+            || self.lanes.in_flight() < FAIR_SHARE
+            || self.shared.in_flight.available_permits() > self.shared.in_flight_max / 4
+    }
+
+    /// When there may be something to begin.
+    fn next_due(&self) -> Option<UnixMillis> {
+        if !self.is_serving() {
+            return None;
+        }
+        let now = self.shared.clock.now();
+        let lanes = if self.breaker.next_due().is_some() { None } else { self.lanes.next_due() };
+        // A rate matters only where something waits for it.
+        let pace = self.pace.next_due(now).filter(|_| self.lanes.is_ready());
+        let job = self.job.as_ref().and_then(|job| job.next_due(now));
+        [self.breaker.next_due(), lanes, pace, job].into_iter().flatten().min()
+    }
+
+    fn turned(&mut self, state: Option<BreakerState>) {
+        let Some(state) = state else { return };
+        tracing::info!(subscription = %self.id, ?state, "the breaker turned");
+        self.breaker_turned.push(state);
+        self.stats.set_breaker(state);
+        self.report_within(GATHER_ROWS);
+    }
+
+    /// Goes on with the oldest job, once what it put back before is on its way.
+    fn start_job(&mut self) {
+        if self.job.is_none()
+            && let Some(job) = self.jobs.iter().find(|job| job.state == JobState::Running)
+        {
+            self.job = Some(JobRun::new(self.tenant, self.id, job.clone()));
+        }
+        let Some(target) = self.target.clone().filter(|_| self.is_serving()) else { return };
+        if let Some(job) = &mut self.job {
+            job.advance(&self.shared, &target, self.lanes.waiting());
+        }
+    }
+
+    fn job_advanced(&mut self, advanced: super::job::Advanced) {
+        match advanced {
+            super::job::Advanced::PutBack(rows, were_dead) => self.put_back(rows, were_dead),
+            super::job::Advanced::Ended(id) => {
+                self.jobs.retain(|job| job.id != id);
+                self.job = None;
+            }
+        }
+    }
+
+    fn put_back(&mut self, rows: Vec<DeliveryRow>, were_dead: u64) {
+        self.fewer_dead(were_dead);
+        rows.into_iter().for_each(|row| self.lanes.put_back(row));
+    }
+
+    fn fewer_dead(&self, count: u64) {
+        let dead = self.stats.dead.load(Relaxed);
+        self.stats.dead.store(dead.saturating_sub(count), Relaxed);
     }
 
     fn attempt(&mut self, task: Task, target: Arc<Target>) {
         let shared = self.shared.clone();
         let event = self.events.get(&task.sequence).cloned();
+        let hub = self.hub.clone();
         self.attempts.push(Box::pin(async move {
-            let permit = shared.in_flight.acquire().await;
+            let permit = match target.via {
+                Via::Consumer => None,
+                Via::Http | Via::Segment => Some(shared.in_flight.acquire().await),
+            };
             let event = match event {
                 Some(event) => Ok(event),
                 None => {
@@ -240,7 +381,14 @@ impl Worker {
             let at = shared.clock.now();
             let watch = Stopwatch::start();
             let report = match &event {
-                Ok(event) => Some(shared.courier.attempt(target.request(&event.get(), task.attempt, at)).await),
+                Ok(event) if target.via == Via::Consumer => {
+                    let lane = event.get().member;
+                    hub.attempt(lane, event.clone(), task.attempt, target.timeout()).await
+                }
+                Ok(event) => {
+                    let request = target.request(&event.get(), task.attempt, at);
+                    Some(shared.couriers.attempt(target.via, request).await)
+                }
                 Err(_) => None,
             };
             drop(permit);
@@ -251,9 +399,14 @@ impl Worker {
     fn settle(&mut self, done: Done) {
         let sequence = done.task.sequence;
         let (Ok(event), Some(report)) = (&done.event, &done.report) else {
+            if done.event.is_ok() {
+                // The connection that it was for is gone: another one may have it at once.
+                return self.lanes.abandon(sequence, self.shared.clock.now());
+            }
             let error = done.event.err().flatten().map(|e| e.to_string()).unwrap_or_else(|| "not there".into());
             tracing::error!(subscription = %self.id, %sequence, error, "the event to deliver cannot be read");
-            return self.lanes.abandon(sequence);
+            let due = self.shared.clock.now().plus_ms(AFTER_READ_ERROR.as_millis() as i64);
+            return self.lanes.abandon(sequence, due);
         };
         let recorded = event.get();
         let now = self.shared.clock.now();
@@ -271,6 +424,19 @@ impl Worker {
                 report.response_snippet.iter().copied().take(RESPONSE_KEPT_BYTES_MAX).collect()
             },
         };
+        let turned = match endpoint_answered(report) {
+            true => self.breaker.succeeded(),
+            false => self.breaker.failed(&self.breaker_policy, now),
+        };
+        self.turned(turned);
+        if self.disable.is_none()
+            && self.state == SubscriptionState::Active
+            && self.breaker.is_hopeless(&self.breaker_policy, now)
+        {
+            self.state = SubscriptionState::Disabled;
+            let ms = self.breaker_policy.disable_after_ms;
+            self.disable = Some(format!("nothing but failure for {ms} ms, the last was {}", error_or_status(report)));
+        }
         let before = self.lanes.step(sequence);
         let asked = self.asked.remove(&sequence);
         let (how, step) = match report.outcome {
@@ -297,8 +463,12 @@ impl Worker {
             }
             Outcome::Refused | Outcome::AbortedByReceiver => (Settled::Dead, before + 1),
         };
+        if report.asks_to_disable && self.disable.is_none() {
+            self.state = SubscriptionState::Disabled;
+            self.disable = Some("the receiver asked for it by webhook-delivery: disable".into());
+        }
         if how == Settled::Dead {
-            self.bury(&log, &done, recorded.event.event_type());
+            self.bury(&log, &done, recorded.event);
         }
         if !matches!(how, Settled::Again { .. }) {
             self.events.remove(&sequence);
@@ -319,14 +489,14 @@ impl Worker {
         });
     }
 
-    fn bury(&mut self, log: &AttemptLog, done: &Done, event_type: punchline_engine::event::EventType) {
+    fn bury(&mut self, log: &AttemptLog, done: &Done, event: &Event) {
         let reason = Died::reason_of(Some(log));
         tracing::warn!(subscription = %self.id, sequence = %done.task.sequence, reason, "dead letter");
         self.shared.metrics.dead_letter(&reason);
         self.stats.dead.fetch_add(1, Relaxed);
-        if !event_type.is_about_delivery() {
+        if !event.event_type().is_about_delivery() {
             let (sequence, attempts) = (done.task.sequence, done.task.attempt);
-            self.died.push(Died { sequence, event_type: event_type.as_str(), attempts, reason });
+            self.died.push(Died { sequence, event_type: event.type_name().into(), attempts, reason });
         }
     }
 
@@ -342,10 +512,18 @@ impl Worker {
         match control {
             Control::Configured(entry) => self.configure(&entry),
             Control::PutBack(rows) => {
-                let put_back = rows.len() as u64;
-                let dead = self.stats.dead.load(Relaxed);
-                self.stats.dead.store(dead.saturating_sub(put_back), Relaxed);
-                rows.into_iter().for_each(|row| self.lanes.put_back(row));
+                let were_dead = rows.len() as u64;
+                self.put_back(rows, were_dead);
+            }
+            Control::Dropped(sequences) => {
+                self.fewer_dead(sequences.len() as u64);
+                sequences.into_iter().for_each(|sequence| self.lanes.drop_dead(sequence));
+            }
+            Control::Jobs(jobs) => {
+                if self.job.as_ref().is_some_and(|run| !jobs.iter().any(|job| run.is_of(job))) {
+                    self.job = None;
+                }
+                self.jobs = jobs;
             }
             Control::RetryNow(sequence, answer) => {
                 let before = self.lanes.row(sequence).map(|row| row.state);
@@ -360,6 +538,8 @@ impl Worker {
                     }
                 }
             }
+            // The loop looks at everything again.
+            Control::Wake => {}
             Control::Stop(_) => unreachable!("handled by the loop"),
         }
     }
@@ -380,10 +560,12 @@ impl Worker {
             self.report_within(Duration::ZERO);
         }
         self.reported = progress.cursor;
+        self.told_at_report = self.shared.feed.told();
         let action = Action::ReportDeliveries {
             subscription_id: self.id,
             progress,
             died: std::mem::take(&mut self.died),
+            breaker: std::mem::take(&mut self.breaker_turned),
             disable: self.disable.take(),
         };
         let command = Command { tenant: self.tenant, request_id: None, action };
@@ -392,6 +574,7 @@ impl Worker {
 
     async fn stop(&mut self) {
         self.state = SubscriptionState::Paused;
+        self.job = None;
         let last = Instant::now() + Duration::from_secs(5);
         while !self.attempts.is_empty() {
             match tokio::time::timeout_at(last, self.attempts.next()).await {
@@ -419,6 +602,47 @@ impl Worker {
         self.stats.in_flight.store(self.lanes.in_flight() as u64, Relaxed);
         let oldest = self.lanes.oldest().and_then(|s| self.events.get(&s)).map_or(0, |e| e.get().time.0);
         self.stats.oldest_ms.store(oldest, Relaxed);
+    }
+}
+
+/// What a worker takes up where another left off.
+pub(super) struct Loaded {
+    /// All settled or in a row up to here.
+    pub(super) cursor: Sequence,
+    /// Open ones, and all beyond the cursor.
+    pub(super) rows: Vec<DeliveryRow>,
+    /// How the breaker stood.
+    pub(super) breaker: BreakerState,
+    /// Jobs.
+    pub(super) jobs: Vec<DeliveryJob>,
+}
+
+/// Why a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to, or its subscription is gone.
+    ToldTo,
+    /// It must be loaded anew: its lanes are others now.
+    Reload,
+    /// It must be loaded anew: what it believes to be written down is not.
+    Refused,
+}
+
+pub(super) fn rules_of(entry: &SubscriptionEntry) -> Rules {
+    Rules { ordering: entry.definition.ordering, on_dead_letter: entry.definition.on_dead_letter }
+}
+
+/// Whether the endpoint is at work, whatever it thinks of the event: a refusal of one event is no sign that
+/// it would refuse the next.
+fn endpoint_answered(report: &AttemptReport) -> bool {
+    report.outcome != Outcome::Retry || report.status.is_some_and(|status| status < 500 && status != 408)
+}
+
+fn error_or_status(report: &AttemptReport) -> String {
+    match (report.error, report.status) {
+        (Some(error), _) => error.as_str().into(),
+        (None, Some(status)) => format!("http_{status}"),
+        (None, None) => "unknown".into(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::scripted::ScriptedCourier;
 use punchline_engine::command::{Action, Command};
-use punchline_engine::dispatch::{EventSelection, RetrySchedule, Subscription};
+use punchline_engine::dispatch::{BreakerPolicy, EventSelection, RetrySchedule, Subscription};
 use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::{
     Campaign, EarningRule, Overflow, Punchcard, SkuSelector, StampReward, Validity,
@@ -18,6 +18,7 @@ use punchline_engine::quantity::{Coins, Points};
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::clock::TokioClock;
 use punchline_runtime::committer::{Answer, Outcome};
+use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::node::{Node, NodeOptions, Recovery, Stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::memory::MemoryDisk;
@@ -48,7 +49,7 @@ pub fn start_with(disk: &MemoryDisk, options: NodeOptions) -> Result<Node, Strin
 pub fn options(courier: &Arc<ScriptedCourier>) -> NodeOptions {
     NodeOptions {
         clock: Arc::new(TokioClock::starting_at(UnixMillis(1_790_000_000_000))),
-        courier: courier.clone(),
+        couriers: Couriers { http: courier.clone(), segment: courier.clone() },
         sealer: Arc::new(Sealer::new(&[7; 32])),
         policy: EndpointPolicy { allow_http: true, allow_private: Vec::new() },
         queue_max: 10_000,
@@ -141,17 +142,11 @@ pub fn subscribe(node: &Node, n: u128, url: &str, types: &[&str], delays_ms: &[u
     let types = types.iter().map(|t| (*t).to_owned()).collect();
     Action::CreateSubscription {
         subscription: Subscription {
-            id: subscription_id(n),
-            description: String::new(),
-            url: url.into(),
             event_types: EventSelection::parse("event_types", types).expect("types"),
-            headers: Vec::new(),
-            basic_auth: None,
             schedule: RetrySchedule { delays_ms: delays_ms.to_vec() },
-            timeout_ms: 15_000,
-            max_in_flight: 64,
-            permanent_statuses: Vec::new(),
-            version: 0,
+            // Breakers have tests of their own.
+            breaker: BreakerPolicy { failures: 0, ..BreakerPolicy::default() },
+            ..Subscription::to(subscription_id(n), url)
         },
         secret: node.sealer().seal(punchline_runtime::dispatch::target::SIGNING_SECRET, &[3; 32]),
         owed_after: None,

@@ -101,8 +101,13 @@ pub(super) async fn deliveries(command: DeliveriesCommand, client: &Client) -> R
             let all = list
                 .collect(async |page_size, page_token| {
                     let subscription_id = subscription_id.clone();
-                    let request =
-                        v1::ListDeliveriesRequest { subscription_id, state: state.into(), page_size, page_token };
+                    let request = v1::ListDeliveriesRequest {
+                        subscription_id,
+                        state: state.into(),
+                        page_size,
+                        page_token,
+                        filter: String::new(),
+                    };
                     let page = service.list_deliveries(request).await?.into_inner();
                     Ok((page.deliveries, page.next_page_token))
                 })
@@ -147,6 +152,7 @@ pub(super) async fn dead_letters(command: DeadLettersCommand, client: &Client) -
                 member_id: member,
                 preview,
                 limit,
+                ..Default::default()
             };
             Ok(Answer::One(json(&service.redrive_dead_letters(request).await?.into_inner())))
         }

@@ -50,11 +50,18 @@ pub(super) struct Filter {
     /// Only this member's
     #[arg(long, value_name = "MEMBER_ID", default_value = "")]
     member: String,
+    /// CEL over `event` that must hold, as 'event.data.amount >= 100'
+    #[arg(long, value_name = "CEL", default_value = "")]
+    filter: String,
 }
 
 impl Filter {
     fn message(&self) -> v1::EventFilter {
-        v1::EventFilter { event_types: self.event_types.clone(), member_id: self.member.clone() }
+        v1::EventFilter {
+            event_types: self.event_types.clone(),
+            member_id: self.member.clone(),
+            expression: self.filter.clone(),
+        }
     }
 }
 

@@ -238,7 +238,7 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
             Ok(Answer::Although(Box::new(answer), failure))
         }
         SubscriptionsCommand::EventTypes => {
-            let listed = service.list_event_types(v1::ListEventTypesRequest {}).await?.into_inner();
+            let listed = service.list_event_types(v1::ListEventTypesRequest::default()).await?.into_inner();
             Ok(Answer::Rows(&["name", "description"], json_all(&listed.event_types)))
         }
     }

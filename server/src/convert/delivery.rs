@@ -1,8 +1,7 @@
 //! Deliveries.
 
 use punchline_delivery::dialect::standard;
-use punchline_engine::dispatch::{AttemptLog, DeliveryRow, RowState};
-use punchline_engine::event::EventType;
+use punchline_engine::dispatch::{AttemptLog, DeliveryJob, DeliveryRow, JobKind, JobState, RowState};
 use punchline_engine::id::{MemberId, Sequence, SubscriptionId};
 use punchline_proto::v1;
 
@@ -12,14 +11,14 @@ use crate::refuse::Refused;
 /// A delivery that has no row, for the wire.
 pub fn plain(
     id: SubscriptionId,
-    (sequence, event_type, member): (Sequence, EventType, Option<MemberId>),
+    (sequence, event_type, member): (Sequence, &str, Option<MemberId>),
     state: v1::DeliveryState,
 ) -> v1::Delivery {
     v1::Delivery {
         subscription_id: id.to_string(),
         sequence: sequence.0,
         webhook_id: standard::webhook_id(id, sequence),
-        event_type: event_type.as_str().into(),
+        event_type: event_type.into(),
         member_id: member.map(|id| id.to_string()).unwrap_or_default(),
         state: state.into(),
         // Without a row it went at the first attempt, or was not attempted.
@@ -29,7 +28,7 @@ pub fn plain(
 }
 
 /// A delivery that departed, for the wire.
-pub fn departed(id: SubscriptionId, event_type: EventType, row: &DeliveryRow) -> v1::Delivery {
+pub fn departed(id: SubscriptionId, event_type: &str, row: &DeliveryRow) -> v1::Delivery {
     let mut delivery = plain(id, (row.sequence, event_type, row.member), state(row.state));
     delivery.attempts = row.attempts;
     if let RowState::Waiting { due, .. } = row.state {
@@ -49,6 +48,7 @@ pub fn state(state: RowState) -> v1::DeliveryState {
         RowState::Held => v1::DeliveryState::Held,
         RowState::Dead => v1::DeliveryState::DeadLettered,
         RowState::Delivered => v1::DeliveryState::Delivered,
+        RowState::Dropped => v1::DeliveryState::Dropped,
     }
 }
 
@@ -61,9 +61,9 @@ pub fn filter(given: i32) -> Result<Option<v1::DeliveryState>, Refused> {
     use v1::DeliveryState as S;
     match S::try_from(given) {
         Ok(S::Unspecified) => Ok(None),
-        Ok(state @ (S::Waiting | S::Held | S::Delivered | S::DeadLettered)) => Ok(Some(state)),
+        Ok(state @ (S::Waiting | S::Held | S::Delivered | S::DeadLettered | S::Dropped)) => Ok(Some(state)),
         Ok(S::Pending | S::NotSelected) | Err(_) => {
-            let rule = "must be waiting, held, delivered or dead-lettered: the others are not listed";
+            let rule = "must be waiting, held, delivered, dead-lettered or dropped: the others are not listed";
             Err(Refused::field("state", given.to_string(), rule))
         }
     }
@@ -78,5 +78,34 @@ pub fn attempt(log: AttemptLog) -> v1::Attempt {
         status: log.status.map_or(0, u32::from),
         error: log.error,
         response_body: log.response,
+    }
+}
+
+/// A job, for the wire.
+pub fn job(id: SubscriptionId, job: &DeliveryJob) -> v1::DeliveryJob {
+    v1::DeliveryJob {
+        job_id: job.id.to_string(),
+        subscription_id: id.to_string(),
+        kind: match job.kind {
+            JobKind::Replay => v1::DeliveryJobKind::Replay,
+            JobKind::Redrive => v1::DeliveryJobKind::Redrive,
+        }
+        .into(),
+        state: match job.state {
+            JobState::Running => v1::DeliveryJobState::Running,
+            JobState::Completed => v1::DeliveryJobState::Completed,
+            JobState::Cancelled => v1::DeliveryJobState::Cancelled,
+        }
+        .into(),
+        from_sequence: job.from_sequence.0,
+        to_sequence: job.to_sequence.0,
+        event_types: job.event_types.patterns().to_vec(),
+        member_ids: job.members.iter().map(ToString::to_string).collect(),
+        limit: job.limit,
+        max_per_second: job.per_second,
+        started_at: Some(timestamp(job.started_at)),
+        next_sequence: job.next_sequence.0,
+        put_back: job.put_back,
+        progress: job.progress(),
     }
 }

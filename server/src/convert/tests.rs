@@ -150,7 +150,7 @@ fn campaigns_go_there_and_back() {
 #[test]
 fn subscriptions_keep_secrets_that_are_left_out() {
     use super::subscription::{subscription, to_wire};
-    use punchline_engine::dispatch::SubscriptionState;
+    use punchline_engine::dispatch::{Auth, SubscriptionState};
     use punchline_engine::id::{Sequence, SubscriptionId};
     use punchline_engine::loyalty::tenant::SubscriptionEntry;
     use punchline_runtime::dispatch::target::{HEADER_VALUE, PASSWORD};
@@ -165,10 +165,10 @@ fn subscriptions_keep_secrets_that_are_left_out() {
     let made = subscription(id, given("s3cret", "pa55"), None, &sealer).expect("valid");
     assert_eq!((made.timeout_ms, made.max_in_flight, made.schedule.attempts_max()), (15_000, 64, 10));
     let kept = subscription(id, given("", ""), Some(&made), &sealer).expect("valid");
-    assert_eq!((&kept.headers, &kept.basic_auth), (&made.headers, &made.basic_auth));
+    assert_eq!((&kept.headers, &kept.auth), (&made.headers, &made.auth));
     let changed = subscription(id, given("0ther", "w0rd"), Some(&made), &sealer).expect("valid");
     assert_eq!(sealer.open(HEADER_VALUE, &changed.headers[0].1).expect("opens"), b"0ther");
-    let auth = changed.basic_auth.as_ref().expect("has one");
+    let Auth::Basic(auth) = &changed.auth else { panic!("{:?}", changed.auth) };
     assert_eq!(sealer.open(PASSWORD, &auth.password).expect("opens"), b"w0rd");
     let refused = subscription(id, given("", ""), None, &sealer).expect_err("nothing to keep");
     assert_eq!(refused.field.expect("names it").path, "headers[x-key]");

@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
+use prost_types::Timestamp;
 use punchline_engine::decide::REDRIVE_MAX;
-use punchline_engine::dispatch::{DeliveryRow, EventSelection, RowState};
-use punchline_engine::event::EventType;
-use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::dispatch::job::JOBS_RUNNING_MAX;
+use punchline_engine::dispatch::{DeliveryJob, DeliveryRow, EventSelection, JobKind, JobState, RowState};
+use punchline_engine::id::{JobId, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry};
 use punchline_proto::v1;
 use punchline_proto::v1::delivery_service_server::DeliveryService;
 use punchline_runtime::clock::Stopwatch;
 use punchline_runtime::dispatch::dispatcher::RetryError;
+use punchline_runtime::dispatch::target::Target;
+use punchline_runtime::feed::Wanted;
+use punchline_runtime::ids;
 use tonic::{Request, Response};
 
+use super::event::first_at;
 use super::{Answer, Api};
-use crate::convert::delivery::{attempt, departed, filter, plain, state};
-use crate::convert::optional_id;
+use crate::convert::delivery::{attempt, departed, filter, job as job_to_wire, plain, state};
 use crate::convert::page::{self, List};
+use crate::convert::{id, instant, optional_id};
 use crate::refuse::Refused;
 
 /// Rows looked at in one reading of the views: the writer waits meanwhile.
@@ -29,8 +34,8 @@ const ATTEMPT_POLL: Duration = Duration::from_millis(20);
 const ATTEMPT_SLACK: Duration = Duration::from_secs(5);
 /// Longest that a delivery which was answered takes to be taken down.
 const REPORT_SLACK: Duration = Duration::from_secs(2);
-/// Most sequences that one redrive may name.
-const REDRIVE_NAMED_MAX: usize = 10_000;
+/// Positions that the preview of a replay looks at.
+const PREVIEW_POSITIONS_MAX: u64 = 1_000_000;
 
 impl Api {
     async fn row(&self, id: SubscriptionId, sequence: Sequence) -> Result<Option<DeliveryRow>, Refused> {
@@ -68,7 +73,7 @@ impl Api {
         let deliveries = self.journal(move |feed| {
             let typed = |row: &DeliveryRow| {
                 let event = feed.event_at(row.sequence)?;
-                Ok(event.map(|event| departed(id, event.get().event.event_type(), row)))
+                Ok(event.map(|event| departed(id, event.get().event.type_name(), row)))
             };
             found.iter().filter_map(|row| typed(row).transpose()).collect::<Result<Vec<_>, _>>()
         });
@@ -86,7 +91,7 @@ impl Api {
         let event = self.journal(move |feed| feed.event_at(sequence)).await?;
         let of_tenant = event.as_ref().map(|event| event.get()).filter(|event| event.tenant == tenant);
         let recorded = of_tenant.ok_or_else(|| Refused::not_found("EVENT_NOT_FOUND", "event", sequence))?;
-        let event_type = recorded.event.event_type();
+        let event_type = recorded.event.type_name();
         let event = (sequence, event_type, recorded.member);
         let (row, cursor) = self
             .read(move |views| {
@@ -97,7 +102,8 @@ impl Api {
         if let Some(row) = row {
             return Ok(departed(id, event_type, &row));
         }
-        let selected = event_type.is_public() && entry.definition.event_types.selects(event_type);
+        let selects = |target: &Target| recorded.event.event_type().is_public() && target.wants(&recorded);
+        let selected = self.state.node.dispatcher().target(entry).is_ok_and(|target| selects(&target));
         let state = if !selected || sequence <= entry.owed_after {
             v1::DeliveryState::NotSelected
         } else if sequence <= cursor {
@@ -126,71 +132,198 @@ impl Api {
         }
     }
 
-    /// Dead letters from `from` on that pass, up to `limit`; and where to go on, if there may be more.
+    /// A job as it is asked for, not begun.
+    async fn new_job(&self, kind: JobKind, range: Range, event_types: &[String]) -> Result<DeliveryJob, Refused> {
+        let clock = self.state.node.clock();
+        let all = ["*".to_owned()];
+        let patterns = if event_types.is_empty() { &all } else { event_types };
+        let (from_sequence, to_sequence) = self.positions(range).await?;
+        Ok(DeliveryJob {
+            id: ids::job_id(clock.now()),
+            kind,
+            from_sequence,
+            to_sequence,
+            event_types: EventSelection::parse("event_types", patterns.to_vec())?,
+            members: Vec::new(),
+            sequences: Vec::new(),
+            limit: 0,
+            per_second: 0,
+            started_at: clock.now(),
+            state: JobState::Running,
+            next_sequence: from_sequence,
+            put_back: 0,
+        })
+    }
+
+    /// The positions of a range; its end is never beyond the head.
+    async fn positions(&self, range: Range) -> Result<(Sequence, Sequence), Refused> {
+        let from_time = range.from_time.map(|time| instant("from_time", time)).transpose()?;
+        let to_time = range.to_time.map(|time| instant("to_time", time)).transpose()?;
+        let head = self.head();
+        let (first, last) = self
+            .journal(move |feed| {
+                let first = from_time.map_or(Ok(Sequence(1)), |time| first_at(feed, time))?;
+                let end = to_time.map_or(Ok(head.next()), |time| first_at(feed, time))?;
+                Ok((first, Sequence(end.0 - 1)))
+            })
+            .await?;
+        let to = if range.to == 0 { last } else { last.min(Sequence(range.to)) };
+        let from = first.max(Sequence(range.from));
+        if from > to {
+            let rule = format!("leaves nothing: the range would be {from} to {to}, and the head is {head}");
+            return Err(Refused::field("from_sequence", range.from.to_string(), rule));
+        }
+        Ok((from, to))
+    }
+
+    async fn redrive(&self, request: &v1::RedriveDeadLettersRequest) -> Result<DeliveryJob, Refused> {
+        let range = Range { from: 0, to: 0, from_time: request.from_time, to_time: request.to_time };
+        let job = self.new_job(JobKind::Redrive, range, &request.event_types).await?;
+        let member = optional_id("member_id", &request.member_id)?;
+        let job = DeliveryJob {
+            members: member.into_iter().collect(),
+            sequences: ascending(&request.sequences),
+            limit: request.limit,
+            per_second: request.max_per_second,
+            ..job
+        };
+        job.validate()?;
+        Ok(job)
+    }
+
+    async fn replay(&self, request: &v1::ReplayEventsRequest) -> Result<DeliveryJob, Refused> {
+        let range = Range {
+            from: request.from_sequence,
+            to: request.to_sequence,
+            from_time: request.from_time,
+            to_time: request.to_time,
+        };
+        let job = self.new_job(JobKind::Replay, range, &request.event_types).await?;
+        let member = |(i, text): (usize, &String)| id::<MemberId>(&format!("member_ids[{i}]"), text);
+        let job = DeliveryJob {
+            members: request.member_ids.iter().enumerate().map(member).collect::<Result<_, _>>()?,
+            limit: request.limit,
+            per_second: request.max_per_second,
+            ..job
+        };
+        job.validate()?;
+        Ok(job)
+    }
+
+    async fn start_job(
+        &self,
+        tenant: Tenant,
+        id: SubscriptionId,
+        job: DeliveryJob,
+    ) -> Result<v1::DeliveryJob, Refused> {
+        let running = self.jobs(id).await?.iter().filter(|job| job.state == JobState::Running).count();
+        if running >= JOBS_RUNNING_MAX {
+            let rule = format!("{running} jobs run on this subscription already, at most {JOBS_RUNNING_MAX} may");
+            return Err(Refused::precondition("TOO_MANY_JOBS", rule));
+        }
+        let job_id = job.id;
+        self.state.node.dispatcher().start_job(tenant, id, job).await?;
+        Ok(job_to_wire(id, &self.job(id, &job_id.to_string()).await?))
+    }
+
+    async fn jobs(&self, id: SubscriptionId) -> Result<Vec<DeliveryJob>, Refused> {
+        self.read(move |views| Ok(views.delivery_state(id).map(|state| state.jobs.clone()).unwrap_or_default())).await
+    }
+
+    async fn job(&self, subscription: SubscriptionId, job_id: &str) -> Result<DeliveryJob, Refused> {
+        let wanted: JobId = id("job_id", job_id)?;
+        let found = self.jobs(subscription).await?.into_iter().find(|job| job.id == wanted);
+        found.ok_or_else(|| Refused::not_found("JOB_NOT_FOUND", "job", wanted))
+    }
+
+    /// Dead letters from `from` on that a job is about, and where to go on, if there may be more.
     async fn dead_letters(
         &self,
         id: SubscriptionId,
         from: Sequence,
-        only: &Only,
-        limit: usize,
+        job: &DeliveryJob,
     ) -> Result<(Vec<Sequence>, Option<Sequence>), Refused> {
-        let rows = match &only.sequences {
-            Some(named) => {
-                let at = named.partition_point(|sequence| *sequence < from);
-                let some: Vec<Sequence> = named[at..].iter().copied().take(ROWS_AT_ONCE).collect();
-                let next = some.last().filter(|_| some.len() == ROWS_AT_ONCE).map(|last| last.next());
-                let rows = self.read(move |views| {
-                    let rows = some.iter().map(|sequence| views.delivery_row(id, *sequence));
-                    Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>())
-                });
-                (rows.await?, next)
-            }
-            None => {
-                let rows = self.read(move |views| views.delivery_rows(id, from, ROWS_AT_ONCE)).await?;
-                let next = rows.last().filter(|_| rows.len() == ROWS_AT_ONCE).map(|last| last.sequence.next());
-                (rows, next)
-            }
+        let named = job.sequences.clone();
+        let (rows, next) = if named.is_empty() {
+            let rows = self.read(move |views| views.delivery_rows(id, from, ROWS_AT_ONCE)).await?;
+            let next = rows.last().filter(|_| rows.len() == ROWS_AT_ONCE).map(|last| last.sequence.next());
+            (rows, next)
+        } else {
+            let at = named.partition_point(|sequence| *sequence < from);
+            let some: Vec<Sequence> = named[at..].iter().copied().take(REDRIVE_MAX).collect();
+            let next = some.last().filter(|_| some.len() == REDRIVE_MAX).map(|last| last.next());
+            let rows = self.read(move |views| {
+                let rows = some.iter().map(|sequence| views.delivery_row(id, *sequence));
+                Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>())
+            });
+            (rows.await?, next)
         };
-        let (rows, next) = rows;
-        let of_member = |row: &DeliveryRow| only.member.is_none_or(|member| row.member == Some(member));
-        let dead = rows.into_iter().filter(|row| row.state == RowState::Dead && of_member(row));
-        let dead: Vec<Sequence> = dead.map(|row| row.sequence).collect();
-        let Some(types) = only.types.clone() else { return Ok((dead.into_iter().take(limit).collect(), next)) };
+        let concerns = |row: &DeliveryRow| row.state == RowState::Dead && job.concerns(row.sequence, row.member);
+        let dead: Vec<Sequence> = rows.into_iter().filter(concerns).map(|row| row.sequence).collect();
+        let types = job.event_types.clone();
         let typed = self.journal(move |feed| {
             let mut passing = Vec::new();
             for sequence in dead {
-                let event_type = feed.event_at(sequence)?.map(|event| event.get().event.event_type());
-                if event_type.is_some_and(|t: EventType| types.selects(t)) {
+                if feed.event_at(sequence)?.is_some_and(|event| types.selects(event.get().event)) {
                     passing.push(sequence);
                 }
             }
             Ok(passing)
         });
-        Ok((typed.await?.into_iter().take(limit).collect(), next))
+        Ok((typed.await?, next))
     }
-}
 
-/// Which dead letters a redrive is about.
-struct Only {
-    sequences: Option<Vec<Sequence>>,
-    types: Option<EventSelection>,
-    member: Option<MemberId>,
-}
-
-impl Only {
-    fn of(request: &v1::RedriveDeadLettersRequest) -> Result<Only, Refused> {
-        if request.sequences.len() > REDRIVE_NAMED_MAX {
-            let count = request.sequences.len().to_string();
-            return Err(Refused::field("sequences", count, "must be at most 10000"));
+    async fn count_dead_letters(&self, id: SubscriptionId, job: &DeliveryJob) -> Result<u64, Refused> {
+        let (mut count, mut from) = (0, Some(job.from_sequence));
+        while let Some(at) = from {
+            let (dead, next) = self.dead_letters(id, at, job).await?;
+            count += dead.len() as u64;
+            from = next;
         }
-        let mut sequences: Vec<Sequence> = request.sequences.iter().copied().map(Sequence).collect();
-        sequences.sort();
-        sequences.dedup();
-        let types = request.event_types.clone();
-        let types = (!types.is_empty()).then(|| EventSelection::parse("event_types", types)).transpose()?;
-        let member = optional_id("member_id", &request.member_id)?;
-        Ok(Only { sequences: Some(sequences).filter(|s| !s.is_empty()), types, member })
+        Ok(count.min(job.left()))
     }
+
+    /// Past events that a replay would send again, and whether the count stopped early.
+    async fn count_events(
+        &self,
+        tenant: Tenant,
+        entry: &SubscriptionEntry,
+        job: DeliveryJob,
+    ) -> Result<(u64, bool), Refused> {
+        let node = &self.state.node;
+        let target = node.dispatcher().target(entry).map_err(Refused::from)?;
+        let counted = self.journal(move |feed| {
+            let wanted = Wanted { tenant, types: target.types(), member: None };
+            let (mut count, mut position) = (0, job.from_sequence);
+            while position <= job.to_sequence {
+                if position.0 - job.from_sequence.0 > PREVIEW_POSITIONS_MAX {
+                    return Ok((count, true));
+                }
+                let page = feed.read_block(&wanted, position)?;
+                if page.next <= position {
+                    break;
+                }
+                position = page.next;
+                let concerned = page.events.iter().filter(|event| {
+                    let recorded = event.get();
+                    job.concerns(recorded.sequence, recorded.member)
+                        && job.event_types.selects(recorded.event)
+                        && target.wants(&recorded)
+                });
+                count += concerned.count() as u64;
+            }
+            Ok((count.min(job.left()), false))
+        });
+        counted.await
+    }
+}
+
+/// Part of the journal, as it was asked for; 0 and `None` leave it open.
+struct Range {
+    from: u64,
+    to: u64,
+    from_time: Option<Timestamp>,
+    to_time: Option<Timestamp>,
 }
 
 #[tonic::async_trait]
@@ -265,26 +398,86 @@ impl DeliveryService for Api {
     ) -> Answer<v1::RedriveDeadLettersResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
-        let only = Only::of(&request)?;
-        let mut left = if request.limit == 0 { u64::MAX } else { request.limit };
-        let mut redriven = 0;
-        let mut from = Some(Sequence(0));
-        // What dies again while this runs is not put back twice: the positions only go up.
-        while let Some(at) = from.filter(|_| left > 0) {
-            let limit = usize::try_from(left).unwrap_or(usize::MAX).min(REDRIVE_MAX);
-            let (dead, next) = self.dead_letters(id, at, &only, limit).await?;
-            from = next;
-            let count = match (dead.is_empty(), request.preview) {
-                (true, _) => 0,
-                (false, true) => dead.len() as u64,
-                (false, false) => {
-                    let redriven = self.state.node.dispatcher().redrive(tenant, id, dead).await;
-                    redriven.map_err(Refused::from)?
-                }
-            };
-            redriven += count;
-            left -= count.min(left);
+        let job = self.redrive(&request).await?;
+        if request.preview {
+            let redriven = self.count_dead_letters(id, &job).await?;
+            return Ok(Response::new(v1::RedriveDeadLettersResponse { redriven, job: None }));
         }
-        Ok(Response::new(v1::RedriveDeadLettersResponse { redriven }))
+        // A few that are named need no job.
+        if (1..=REDRIVE_MAX).contains(&job.sequences.len()) && job.per_second == 0 && job.limit == 0 {
+            let (dead, _) = self.dead_letters(id, job.from_sequence, &job).await?;
+            let redriven = self.state.node.dispatcher().redrive(tenant, id, dead).await.map_err(Refused::from)?;
+            return Ok(Response::new(v1::RedriveDeadLettersResponse { redriven, job: None }));
+        }
+        let job = Some(self.start_job(tenant, id, job).await?);
+        Ok(Response::new(v1::RedriveDeadLettersResponse { redriven: 0, job }))
     }
+
+    async fn drop_dead_letters(
+        &self,
+        request: Request<v1::DropDeadLettersRequest>,
+    ) -> Answer<v1::DropDeadLettersResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
+        if request.sequences.is_empty() {
+            return Err(Refused::field("sequences", "", "must name at least one").into());
+        }
+        let sequences = ascending(&request.sequences);
+        let dropped = self.state.node.dispatcher().drop_dead_letters(tenant, id, sequences, request.reason).await;
+        let dropped = dropped.map_err(Refused::from)?;
+        Ok(Response::new(v1::DropDeadLettersResponse { dropped }))
+    }
+
+    async fn replay_events(&self, request: Request<v1::ReplayEventsRequest>) -> Answer<v1::ReplayEventsResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let entry = self.subscription(tenant, &request.subscription_id)?;
+        let job = self.replay(&request).await?;
+        if request.preview {
+            let (matching, incomplete) = self.count_events(tenant, &entry, job).await?;
+            return Ok(Response::new(v1::ReplayEventsResponse { matching, incomplete, job: None }));
+        }
+        let job = Some(self.start_job(tenant, entry.definition.id, job).await?);
+        Ok(Response::new(v1::ReplayEventsResponse { matching: 0, incomplete: false, job }))
+    }
+
+    async fn get_delivery_job(
+        &self,
+        request: Request<v1::GetDeliveryJobRequest>,
+    ) -> Answer<v1::GetDeliveryJobResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
+        let job = self.job(id, &request.job_id).await?;
+        Ok(Response::new(v1::GetDeliveryJobResponse { job: Some(job_to_wire(id, &job)) }))
+    }
+
+    async fn list_delivery_jobs(
+        &self,
+        request: Request<v1::ListDeliveryJobsRequest>,
+    ) -> Answer<v1::ListDeliveryJobsResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
+        let jobs = self.jobs(id).await?.iter().map(|job| job_to_wire(id, job)).collect();
+        Ok(Response::new(v1::ListDeliveryJobsResponse { jobs }))
+    }
+
+    async fn cancel_delivery_job(
+        &self,
+        request: Request<v1::CancelDeliveryJobRequest>,
+    ) -> Answer<v1::CancelDeliveryJobResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
+        let job = self.job(id, &request.job_id).await?;
+        if job.state == JobState::Running {
+            self.state.node.dispatcher().cancel_job(tenant, id, job).await.map_err(Refused::from)?;
+        }
+        let job = self.job(id, &request.job_id).await?;
+        Ok(Response::new(v1::CancelDeliveryJobResponse { job: Some(job_to_wire(id, &job)) }))
+    }
+}
+
+fn ascending(sequences: &[u64]) -> Vec<Sequence> {
+    let mut sequences: Vec<Sequence> = sequences.iter().copied().map(Sequence).collect();
+    sequences.sort();
+    sequences.dedup();
+    sequences
 }

@@ -62,6 +62,18 @@ impl Api {
 impl IngestService for Api {
     type StreamConsumptionsStream = BoxStream<'static, Result<v1::StreamConsumptionsResponse, Status>>;
 
+    async fn publish_fact(&self, request: Request<v1::PublishFactRequest>) -> Answer<v1::PublishFactResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Ingest)?;
+        self.within_limit(tenant, 1)?;
+        let fact = convert::fact(convert::required("fact", request.fact)?);
+        let published = ingest::publish(&self.state.node, tenant, fact).await.map_err(Refused::from)?;
+        Ok(Response::new(v1::PublishFactResponse {
+            sequence: published.sequence.0,
+            recorded_at: Some(convert::timestamp(published.time)),
+            member_id: published.member_id.map(|id| id.to_string()).unwrap_or_default(),
+        }))
+    }
+
     async fn record_consumption(
         &self,
         request: Request<v1::RecordConsumptionRequest>,

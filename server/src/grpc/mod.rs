@@ -17,6 +17,7 @@
 mod admin;
 mod campaign;
 mod connection;
+mod consume;
 mod delivery;
 mod event;
 mod explain;

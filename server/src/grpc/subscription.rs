@@ -3,7 +3,9 @@
 use std::ops::Bound;
 
 use punchline_delivery::dialect::{examples, standard};
+use punchline_delivery::signature::SigningKey;
 use punchline_engine::command::Action;
+use punchline_engine::dispatch::subscription::{SignatureScheme, bit};
 use punchline_engine::dispatch::{Subscription, SubscriptionState};
 use punchline_engine::event::{Event, EventType, Recorded};
 use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
@@ -29,8 +31,16 @@ const EXAMPLE_SEQUENCE: Sequence = Sequence(0);
 
 impl Api {
     fn subscription_to_wire(&self, entry: &SubscriptionEntry) -> v1::Subscription {
-        let stats = self.state.node.dispatcher().stats(entry.definition.id);
-        to_wire(entry, stats.as_deref(), self.head())
+        let node = &self.state.node;
+        let stats = node.dispatcher().stats(entry.definition.id);
+        let mut wire = to_wire(entry, stats.as_deref(), self.head());
+        if entry.definition.signature == SignatureScheme::V1a {
+            let keys = target::signing_keys(entry, node.sealer()).unwrap_or_default();
+            let now = node.clock().now();
+            let valid = keys.iter().filter(|(_, until)| until.is_none_or(|until| now < until));
+            wire.public_keys = valid.filter_map(|(key, _)| public_key(key)).collect();
+        }
+        wire
     }
 
     /// The subscription as it is after a command on it.
@@ -79,6 +89,14 @@ impl Api {
     }
 }
 
+/// What a receiver verifies by, where it need not know the secret.
+fn public_key(key: &SigningKey) -> Option<String> {
+    match key {
+        SigningKey::Symmetric(_) => None,
+        SigningKey::Ed25519(key) => Some(key.public_key().to_string()),
+    }
+}
+
 #[tonic::async_trait]
 impl SubscriptionService for Api {
     async fn create_subscription(
@@ -90,7 +108,7 @@ impl SubscriptionService for Api {
         let new_id = ids::subscription_id(node.clock().now());
         let given = required("subscription", request.subscription)?;
         let subscription = self.checked_subscription(new_id, given, None)?;
-        let secret = secret(&request.secret)?;
+        let (shown, secret) = secret(subscription.signature, &request.secret)?;
         let owed_after = Some(request.from_sequence).filter(|sequence| *sequence > 0);
         if let Some(sequence) = owed_after.filter(|sequence| *sequence > self.head().0) {
             let rule = format!("must not be beyond the head, which is {}", self.head());
@@ -98,7 +116,7 @@ impl SubscriptionService for Api {
         }
         let action = Action::CreateSubscription {
             subscription,
-            secret: node.sealer().seal(SIGNING_SECRET, secret.as_bytes()),
+            secret: node.sealer().seal(SIGNING_SECRET, &secret),
             owed_after: owed_after.map(Sequence),
         };
         let stored = self.create(tenant, &request.request_id, action).await?;
@@ -107,7 +125,7 @@ impl SubscriptionService for Api {
         };
         let id = created.subscription.id;
         // A repeat is answered as the first was, but that a secret is not answered again.
-        let secret = if id == new_id { secret.to_whsec_string() } else { String::new() };
+        let secret = if id == new_id { shown } else { String::new() };
         let subscription = self.subscription_now(tenant, id)?;
         Ok(Response::new(v1::CreateSubscriptionResponse { subscription, secret }))
     }
@@ -131,7 +149,10 @@ impl SubscriptionService for Api {
         let after: Option<SubscriptionId> = page::after(List::Subscriptions, &request.page_token)?;
         let config = self.config(tenant)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found: Vec<_> = config.subscriptions.range((from, Bound::Unbounded)).take(size + 1).collect();
+        // A consumer is listed among the consumers.
+        let webhooks = (config.subscriptions.range((from, Bound::Unbounded)))
+            .filter(|(_, entry)| entry.definition.consumer.is_empty());
+        let mut found: Vec<_> = webhooks.take(size + 1).collect();
         let next_page_token = page::cut(List::Subscriptions, &mut found, size, |(id, _)| **id);
         let subscriptions = found.into_iter().map(|(_, entry)| self.subscription_to_wire(entry)).collect();
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
@@ -184,10 +205,10 @@ impl SubscriptionService for Api {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let current = self.subscription(tenant, &request.subscription_id)?;
         let subscription_id = current.definition.id;
-        let secret = secret(&request.secret)?;
+        let (shown, secret) = secret(current.definition.signature, &request.secret)?;
         let sealer = self.state.node.sealer();
         // One that does not open is not known, and is the best reason to rotate.
-        let is_known = |sealed| sealer.open(SIGNING_SECRET, sealed).is_ok_and(|known| known == secret.as_bytes());
+        let is_known = |sealed| sealer.open(SIGNING_SECRET, sealed).is_ok_and(|known| known == secret);
         if current.secrets.first().is_some_and(|(sealed, _)| is_known(sealed)) {
             return Err(Refused::field("secret", "***", "must not be the current one").into());
         }
@@ -199,12 +220,12 @@ impl SubscriptionService for Api {
         let node = &self.state.node;
         let action = Action::RotateSecret {
             subscription_id,
-            secret: node.sealer().seal(SIGNING_SECRET, secret.as_bytes()),
+            secret: node.sealer().seal(SIGNING_SECRET, &secret),
             previous_until: node.clock().now().plus_ms(overlap_s as i64 * 1_000),
         };
         self.submit(tenant, "", action).await?;
         let subscription = self.subscription_now(tenant, subscription_id)?;
-        Ok(Response::new(v1::RotateSecretResponse { subscription, secret: secret.to_whsec_string() }))
+        Ok(Response::new(v1::RotateSecretResponse { subscription, secret: shown }))
     }
 
     async fn test_subscription(
@@ -213,7 +234,7 @@ impl SubscriptionService for Api {
     ) -> Answer<v1::TestSubscriptionResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let entry = self.subscription(tenant, &request.subscription_id)?;
-        let selected = |t: &&EventType| t.is_public() && entry.definition.event_types.selects(**t);
+        let selected = |t: &&EventType| t.is_public() && entry.definition.event_types.mask() & bit(**t) != 0;
         let event_type = match request.event_type.as_str() {
             "" => EventType::ALL.iter().find(selected).copied(),
             name => EventType::parse(name).filter(|t| t.is_public()),
@@ -231,6 +252,11 @@ impl SubscriptionService for Api {
         }))
     }
 
+    async fn list_dialects(&self, request: Request<v1::ListDialectsRequest>) -> Answer<v1::ListDialectsResponse> {
+        let (_, _) = self.tenant(request, Scope::Read)?;
+        Ok(Response::new(v1::ListDialectsResponse { dialects: Vec::new() }))
+    }
+
     async fn list_event_types(
         &self,
         request: Request<v1::ListEventTypesRequest>,
@@ -243,6 +269,7 @@ impl SubscriptionService for Api {
                 name: event_type.as_str().into(),
                 description: examples::description(*event_type).into(),
                 example_json: String::from_utf8_lossy(&standard::body(&examples::recorded(&event))).into_owned(),
+                forms: Vec::new(),
             }
         };
         Ok(Response::new(v1::ListEventTypesResponse { event_types: event_types.map(describe).collect() }))

@@ -8,6 +8,7 @@ use punchline_delivery::scripted::{ScriptedCourier, Step};
 use punchline_engine::id::Environment;
 use punchline_proto::v1;
 use punchline_runtime::clock::SystemClock;
+use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::node::{Node, NodeOptions};
 use punchline_runtime::seal::Sealer;
 use tokio::sync::oneshot;
@@ -65,7 +66,7 @@ impl Running {
         let courier = Arc::new(ScriptedCourier::new());
         let options = NodeOptions {
             clock: Arc::new(SystemClock),
-            courier: courier.clone(),
+            couriers: Couriers { http: courier.clone(), segment: courier.clone() },
             sealer: Arc::new(Sealer::new(&[7; 32])),
             policy: EndpointPolicy::default(),
             queue_max: 1_024,
@@ -455,7 +456,8 @@ async fn subscriptions_deliveries_and_events() {
     let tested = subscriptions.test_subscription(request).await.expect("tested").into_inner();
     assert_eq!(tested.status, 204);
     assert!(String::from_utf8_lossy(&tested.request_body).contains("points.credited"));
-    let types = subscriptions.list_event_types(v1::ListEventTypesRequest {}).await.expect("listed").into_inner();
+    let types =
+        subscriptions.list_event_types(v1::ListEventTypesRequest::default()).await.expect("listed").into_inner();
     assert!(types.event_types.iter().any(|t| t.name == "coins.changed" && t.example_json.contains("new_balance")));
     let pause = v1::PauseSubscriptionRequest { subscription_id: id.clone(), reason: "maintenance".into() };
     let paused = subscriptions.pause_subscription(pause).await.expect("paused").into_inner().subscription;

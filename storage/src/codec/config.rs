@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use punchline_engine::dispatch::subscription::BasicAuth;
-use punchline_engine::dispatch::{EventSelection, RetrySchedule, Subscription};
+use punchline_engine::dispatch::subscription::{BasicAuth, ClientCertificate, OAuth2};
+use punchline_engine::dispatch::{Auth, BreakerPolicy, DialectChoice, EventSelection, RetrySchedule, Subscription};
 use punchline_engine::loyalty::campaign::{
     Campaign, Cap, DynamicEvent, EarningRule, Punchcard, SkuSelector, StampReward,
 };
@@ -15,7 +15,7 @@ use punchline_proto::journal as wire;
 use wire::earning_rule::Skus;
 
 use super::CodecError;
-use super::word::{Kind, each, id, status, subscription_id, uuid_bytes, validity};
+use super::word::{Kind, each, id, or_default, status, subscription_id, unless_default, uuid_bytes, validity};
 
 pub(super) fn campaign_to_wire(campaign: &Campaign) -> wire::Campaign {
     wire::Campaign {
@@ -135,38 +135,120 @@ pub(super) fn credential_from_wire(credential: wire::Credential) -> Result<Crede
     })
 }
 
+/// What subscriptions had before there were breakers.
+const NEVER: BreakerPolicy = BreakerPolicy { failures: 0, open_ms: 30_000, disable_after_ms: 0 };
+
 pub(super) fn subscription_to_wire(subscription: &Subscription) -> wire::Subscription {
     let header = |(name, value): &(String, SealedSecret)| {
         let (name, sealed_value) = (name.clone(), value.0.clone());
         wire::Header { name, sealed_value }
     };
-    let basic_auth = (subscription.basic_auth.as_ref())
-        .map(|b| wire::BasicAuth { username: b.username.clone(), sealed_password: b.password.0.clone() });
-    wire::Subscription {
+    let mut wire = wire::Subscription {
         id: uuid_bytes(&subscription.id.0),
         description: subscription.description.clone(),
         url: subscription.url.clone(),
         event_types: subscription.event_types.patterns().to_vec(),
         headers: subscription.headers.iter().map(header).collect(),
-        basic_auth,
         delays_ms: subscription.schedule.delays_ms.clone(),
         timeout_ms: subscription.timeout_ms,
         max_in_flight: subscription.max_in_flight,
         permanent_statuses: subscription.permanent_statuses.iter().map(|s| u32::from(*s)).collect(),
         version: subscription.version,
+        client_certificate: (subscription.client_certificate.as_ref())
+            .map(|c| wire::ClientCertificate { chain_pem: c.chain_pem.clone(), sealed_key_pem: c.key_pem.0.clone() }),
+        signature: unless_default(subscription.signature),
+        dialect: if subscription.dialect == DialectChoice::default() {
+            String::new()
+        } else {
+            subscription.dialect.name.clone()
+        },
+        dialect_settings: subscription.dialect.settings.clone(),
+        filter: subscription.filter.clone(),
+        ordering: unless_default(subscription.ordering),
+        on_dead_letter: unless_default(subscription.on_dead_letter),
+        rate_per_second: subscription.rate_per_second,
+        breaker: (subscription.breaker != NEVER).then_some(wire::BreakerPolicy {
+            failures: subscription.breaker.failures,
+            open_ms: subscription.breaker.open_ms,
+            disable_after_ms: subscription.breaker.disable_after_ms,
+        }),
+        consumer: subscription.consumer.clone(),
+        ..wire::Subscription::default()
+    };
+    match &subscription.auth {
+        Auth::None => {}
+        Auth::Basic(b) => {
+            let (username, sealed_password) = (b.username.clone(), b.password.0.clone());
+            wire.basic_auth = Some(wire::BasicAuth { username, sealed_password });
+        }
+        Auth::Bearer { token } => wire.sealed_bearer_token = Some(token.0.clone()),
+        Auth::OAuth2(o) => {
+            wire.oauth2 = Some(wire::OAuth2 {
+                token_url: o.token_url.clone(),
+                client_id: o.client_id.clone(),
+                sealed_client_secret: o.client_secret.0.clone(),
+                scopes: o.scopes.clone(),
+                audience: o.audience.clone(),
+            });
+        }
+        Auth::WriteKey { key } => wire.sealed_write_key = Some(key.0.clone()),
     }
+    wire
 }
 
-pub(super) fn subscription_from_wire(subscription: wire::Subscription) -> Result<Subscription, CodecError> {
+fn auth_from_wire(subscription: &mut wire::Subscription) -> Auth {
+    if let Some(b) = subscription.basic_auth.take() {
+        return Auth::Basic(BasicAuth { username: b.username, password: SealedSecret(b.sealed_password) });
+    }
+    if let Some(token) = subscription.sealed_bearer_token.take() {
+        return Auth::Bearer { token: SealedSecret(token) };
+    }
+    if let Some(key) = subscription.sealed_write_key.take() {
+        return Auth::WriteKey { key: SealedSecret(key) };
+    }
+    let Some(o) = subscription.oauth2.take() else { return Auth::None };
+    Auth::OAuth2(OAuth2 {
+        token_url: o.token_url,
+        client_id: o.client_id,
+        client_secret: SealedSecret(o.sealed_client_secret),
+        scopes: o.scopes,
+        audience: o.audience,
+    })
+}
+
+pub(super) fn subscription_from_wire(mut subscription: wire::Subscription) -> Result<Subscription, CodecError> {
+    let auth = auth_from_wire(&mut subscription);
     let event_types = EventSelection::parse("event_types", subscription.event_types);
-    let password = |b: wire::BasicAuth| BasicAuth { username: b.username, password: SealedSecret(b.sealed_password) };
+    let certificate = |c: wire::ClientCertificate| ClientCertificate {
+        chain_pem: c.chain_pem,
+        key_pem: SealedSecret(c.sealed_key_pem),
+    };
+    let dialect = if subscription.dialect.is_empty() && subscription.dialect_settings.is_empty() {
+        DialectChoice::default()
+    } else {
+        DialectChoice { name: subscription.dialect, settings: subscription.dialect_settings }
+    };
+    let breaker = subscription.breaker.map_or(NEVER, |b| BreakerPolicy {
+        failures: b.failures,
+        open_ms: b.open_ms,
+        disable_after_ms: b.disable_after_ms,
+    });
     Ok(Subscription {
+        auth,
+        client_certificate: subscription.client_certificate.map(certificate),
+        signature: or_default("signature", subscription.signature)?,
+        dialect,
+        filter: subscription.filter,
+        ordering: or_default("ordering", subscription.ordering)?,
+        on_dead_letter: or_default("on_dead_letter", subscription.on_dead_letter)?,
+        rate_per_second: subscription.rate_per_second,
+        breaker,
+        consumer: subscription.consumer,
         id: subscription_id("id", &subscription.id)?,
         description: subscription.description,
         url: subscription.url,
         event_types: event_types.map_err(|why| CodecError::invalid("event_types", why))?,
         headers: subscription.headers.into_iter().map(|h| (h.name, SealedSecret(h.sealed_value))).collect(),
-        basic_auth: subscription.basic_auth.map(password),
         schedule: RetrySchedule { delays_ms: subscription.delays_ms },
         timeout_ms: subscription.timeout_ms,
         max_in_flight: subscription.max_in_flight,

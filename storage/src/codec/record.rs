@@ -2,9 +2,9 @@
 //!
 //! What the record says once ([`Around`]) is left out of its events where it is equal, and put back.
 
-use punchline_engine::dispatch::{DeliveryProgress, SubscriptionState};
+use punchline_engine::dispatch::{BreakerState, DeliveryProgress, JobKind, PutBack, SubscriptionState};
 use punchline_engine::event::*;
-use punchline_engine::id::{AdvertiserId, MemberId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::tenant::SealedSecret;
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
@@ -14,14 +14,19 @@ use wire::event::Kind as W;
 
 use super::CodecError;
 use super::config::*;
-use super::rows::{cap_use_from_wire, cap_use_to_wire, delivery_row_from_wire, delivery_row_to_wire};
-use super::word::{Kind, each, id, member_id, required, subscription_id, tenant, uuid_bytes};
+use super::rows::{
+    breaker_from_wire, breaker_to_wire, cap_use_from_wire, cap_use_to_wire, delivery_row_from_wire,
+    delivery_row_to_wire, job_from_wire, job_to_wire,
+};
+use super::word::{Kind, each, id, job_id, member_id, required, subscription_id, tenant, uuid_bytes};
 
 /// What an event need not repeat.
 #[derive(Clone, Copy)]
 struct Around<'a> {
     member: Option<MemberId>,
     consumption_id: Option<&'a str>,
+    /// Source and id.
+    fact: Option<(&'a str, &'a str)>,
     /// The lines of the first event, where it is `consumption.recorded`.
     lines: &'a [Line],
 }
@@ -30,13 +35,17 @@ impl<'a> Around<'a> {
     fn new(member: Option<MemberId>, key: Option<&'a CommandKey>, events: &'a [Event]) -> Around<'a> {
         let consumption_id = match key {
             Some(CommandKey::Consumption(id)) => Some(id.as_str()),
-            Some(CommandKey::Request(_)) | None => None,
+            Some(CommandKey::Request(_) | CommandKey::Fact { .. }) | None => None,
         };
         let lines = match events.first() {
             Some(Event::ConsumptionRecorded(recorded)) => recorded.lines.as_slice(),
             _ => &[],
         };
-        Around { member, consumption_id, lines }
+        let fact = match key {
+            Some(CommandKey::Fact { source, fact_id }) => Some((source.as_str(), fact_id.as_str())),
+            _ => None,
+        };
+        Around { member, consumption_id, fact, lines }
     }
 
     fn line_sku(&self, line: u32) -> Option<&'a str> {
@@ -128,6 +137,9 @@ pub(super) fn to_wire(record: &Record) -> wire::Record {
         key: key.as_ref().map(|key| match key {
             CommandKey::Consumption(id) => wire::record::Key::ConsumptionId(id.clone()),
             CommandKey::Request(id) => wire::record::Key::RequestId(id.clone()),
+            CommandKey::Fact { source, fact_id } => {
+                wire::record::Key::Fact(wire::FactKey { source: source.clone(), fact_id: fact_id.clone() })
+            }
         }),
         events: events.iter().map(|e| wire::Event { kind: Some(event_to_wire(&around, e)) }).collect(),
     }
@@ -139,6 +151,7 @@ pub(super) fn from_wire(record: wire::Record) -> Result<Record, CodecError> {
     let key = record.key.map(|key| match key {
         wire::record::Key::ConsumptionId(id) => CommandKey::Consumption(id),
         wire::record::Key::RequestId(id) => CommandKey::Request(id),
+        wire::record::Key::Fact(key) => CommandKey::Fact { source: key.source, fact_id: key.fact_id },
     });
     if record.events.is_empty() {
         return Err(CodecError::missing("events"));
@@ -308,11 +321,50 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
         Event::SubscriptionDeleted(e) => {
             W::SubscriptionDeleted(wire::SubscriptionDeleted { subscription_id: uuid_bytes(&e.subscription_id.0) })
         }
-        Event::SubscriptionStateChanged(e) => W::SubscriptionStateChanged(wire::SubscriptionStateChanged {
+        Event::SubscriptionPaused(e) => state_changed(e.subscription_id, SubscriptionState::Paused, &e.reason),
+        Event::SubscriptionResumed(e) => state_changed(e.subscription_id, SubscriptionState::Active, &e.reason),
+        Event::SubscriptionDisabled(e) => state_changed(e.subscription_id, SubscriptionState::Disabled, &e.reason),
+        Event::BreakerOpened(e) => breaker_turned(e.subscription_id, e.breaker),
+        Event::BreakerHalfOpened(e) => breaker_turned(e.subscription_id, e.breaker),
+        Event::BreakerClosed(e) => breaker_turned(e.subscription_id, BreakerState::Closed),
+        Event::DeliveryJobStarted(e) => W::DeliveryJobStarted(wire::DeliveryJobStarted {
             subscription_id: uuid_bytes(&e.subscription_id.0),
-            state: e.state.wire_number(),
+            job: Some(job_to_wire(&e.job)),
+        }),
+        Event::DeliveryJobAdvanced(e) => {
+            let put_back = |p: &PutBack| wire::PutBack {
+                sequence: p.sequence.0,
+                member_id: p.member.map(|MemberId(id)| uuid_bytes(&id)),
+            };
+            W::DeliveryJobAdvanced(wire::DeliveryJobAdvanced {
+                subscription_id: uuid_bytes(&e.subscription_id.0),
+                job_id: uuid_bytes(&e.job_id.0),
+                next_sequence: e.next_sequence.0,
+                put_back: e.put_back.iter().map(put_back).collect(),
+            })
+        }
+        Event::DeliveryJobEnded(e) => W::DeliveryJobEnded(wire::DeliveryJobEnded {
+            subscription_id: uuid_bytes(&e.subscription_id.0),
+            job_id: uuid_bytes(&e.job_id.0),
+            kind: e.kind.wire_number(),
+            cancelled: e.cancelled,
+        }),
+        Event::DeadLettersDropped(e) => W::DeadLettersDropped(wire::DeadLettersDropped {
+            subscription_id: uuid_bytes(&e.subscription_id.0),
+            sequences: e.sequences.iter().map(|s| s.0).collect(),
             reason: e.reason.clone(),
         }),
+        Event::FactPublished(e) => {
+            let known = around.fact == Some((e.source.as_str(), e.fact_id.as_str()));
+            W::FactPublished(wire::FactPublished {
+                source: (!known).then(|| e.source.clone()),
+                fact_id: (!known).then(|| e.fact_id.clone()),
+                r#type: e.fact_type.clone(),
+                member_id: e.member_id.map(|MemberId(id)| uuid_bytes(&id)),
+                occurred_at_ms: e.occurred_at.0,
+                properties: e.properties.0.to_string(),
+            })
+        }
         Event::SubscriptionSecretRotated(e) => W::SubscriptionSecretRotated(wire::SubscriptionSecretRotated {
             subscription_id: uuid_bytes(&e.subscription_id.0),
             sealed_secret: e.secret.0.clone(),
@@ -337,6 +389,21 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             sequences: e.sequences.iter().map(|s| s.0).collect(),
         }),
     }
+}
+
+fn state_changed(id: SubscriptionId, state: SubscriptionState, reason: &str) -> W {
+    W::SubscriptionStateChanged(wire::SubscriptionStateChanged {
+        subscription_id: uuid_bytes(&id.0),
+        state: state.wire_number(),
+        reason: reason.into(),
+    })
+}
+
+fn breaker_turned(id: SubscriptionId, breaker: BreakerState) -> W {
+    W::BreakerTurned(wire::BreakerTurned {
+        subscription_id: uuid_bytes(&id.0),
+        breaker: Some(breaker_to_wire(breaker)),
+    })
 }
 
 fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
@@ -473,11 +540,63 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
         W::SubscriptionDeleted(e) => Event::SubscriptionDeleted(SubscriptionDeleted {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
         }),
-        W::SubscriptionStateChanged(e) => Event::SubscriptionStateChanged(SubscriptionStateChanged {
+        W::SubscriptionStateChanged(e) => {
+            let subscription_id = subscription_id("subscription_id", &e.subscription_id)?;
+            let reason = e.reason;
+            match SubscriptionState::of("state", e.state)? {
+                SubscriptionState::Active => SubscriptionResumed { subscription_id, reason }.into(),
+                SubscriptionState::Paused => SubscriptionPaused { subscription_id, reason }.into(),
+                SubscriptionState::Disabled => SubscriptionDisabled { subscription_id, reason }.into(),
+            }
+        }
+        W::BreakerTurned(e) => {
+            let subscription_id = subscription_id("subscription_id", &e.subscription_id)?;
+            match breaker_from_wire(e.breaker)? {
+                BreakerState::Closed => BreakerClosed { subscription_id }.into(),
+                breaker @ BreakerState::Open { .. } => BreakerOpened { subscription_id, breaker }.into(),
+                breaker @ BreakerState::HalfOpen { .. } => BreakerHalfOpened { subscription_id, breaker }.into(),
+            }
+        }
+        W::DeliveryJobStarted(e) => Event::DeliveryJobStarted(DeliveryJobStarted {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
-            state: SubscriptionState::of("state", e.state)?,
+            job: job_from_wire(required("job", e.job)?).map_err(|e| e.within("job"))?,
+        }),
+        W::DeliveryJobAdvanced(e) => {
+            let put_back = |p: wire::PutBack| {
+                let member = p.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?;
+                Ok(PutBack { sequence: Sequence(p.sequence), member })
+            };
+            Event::DeliveryJobAdvanced(DeliveryJobAdvanced {
+                subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+                job_id: job_id("job_id", &e.job_id)?,
+                next_sequence: Sequence(e.next_sequence),
+                put_back: each("put_back", e.put_back, put_back)?,
+            })
+        }
+        W::DeliveryJobEnded(e) => Event::DeliveryJobEnded(DeliveryJobEnded {
+            subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+            job_id: job_id("job_id", &e.job_id)?,
+            kind: JobKind::of("kind", e.kind)?,
+            cancelled: e.cancelled,
+        }),
+        W::DeadLettersDropped(e) => Event::DeadLettersDropped(DeadLettersDropped {
+            subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
+            sequences: e.sequences.into_iter().map(Sequence).collect(),
             reason: e.reason,
         }),
+        W::FactPublished(e) => {
+            let known = |of: fn((&str, &str)) -> String| around.fact.map(of);
+            let source = e.source.or_else(|| known(|(source, _)| source.into()));
+            let fact_id = e.fact_id.or_else(|| known(|(_, id)| id.into()));
+            Event::FactPublished(FactPublished {
+                source: source.ok_or_else(|| CodecError::missing("source"))?,
+                fact_id: fact_id.ok_or_else(|| CodecError::missing("fact_id"))?,
+                fact_type: e.r#type,
+                member_id: e.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?,
+                occurred_at: UnixMillis(e.occurred_at_ms),
+                properties: Json(e.properties.into()),
+            })
+        }
         W::SubscriptionSecretRotated(e) => Event::SubscriptionSecretRotated(SubscriptionSecretRotated {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
             secret: SealedSecret(e.sealed_secret),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use punchline_engine::dispatch::{AttemptLog, DeliveryRow, DeliveryState, RowState};
+use punchline_engine::dispatch::{
+    AttemptLog, BreakerState, DeliveryJob, DeliveryRow, DeliveryState, EventSelection, JobKind, JobState, RowState,
+};
 use punchline_engine::id::{MemberId, Sequence};
 use punchline_engine::loyalty::ledger::{Currency, House, HouseAccount};
 use punchline_engine::loyalty::member::{CapUse, Card, Member, PunchcardProgress};
@@ -12,7 +14,7 @@ use punchline_proto::journal as wire;
 
 use super::CodecError;
 use super::config::{identifiers_from_wire, identifiers_to_wire, profile_from_wire, profile_to_wire};
-use super::word::{Kind, deltas, each, id, member_id, status, tenant, undeltas, uuid_bytes};
+use super::word::{Kind, deltas, each, id, job_id, member_id, status, tenant, undeltas, uuid_bytes};
 
 pub(super) fn member_to_wire(member: &Member) -> wire::MemberRow {
     wire::MemberRow {
@@ -133,15 +135,80 @@ pub(super) fn delivery_state_to_wire(state: &DeliveryState) -> wire::DeliverySta
         cursor: state.cursor.0,
         finished_deltas: deltas(state.finished.iter()).map(u64::cast_signed).collect(),
         as_of: state.as_of.0,
+        breaker: Some(state.breaker).filter(|b| *b != BreakerState::Closed).map(breaker_to_wire),
+        jobs: state.jobs.iter().map(job_to_wire).collect(),
     }
 }
 
-pub(super) fn delivery_state_from_wire(row: wire::DeliveryStateRow) -> DeliveryState {
-    DeliveryState {
+pub(super) fn breaker_to_wire(breaker: BreakerState) -> wire::Breaker {
+    let (state, failing_since, until, round) = match breaker {
+        BreakerState::Closed => (wire::BreakerState::Closed, UnixMillis(0), UnixMillis(0), 0),
+        BreakerState::Open { failing_since, until, round } => (wire::BreakerState::Open, failing_since, until, round),
+        BreakerState::HalfOpen { failing_since, round } => {
+            (wire::BreakerState::HalfOpen, failing_since, UnixMillis(0), round)
+        }
+    };
+    wire::Breaker { state: state as i32, failing_since_ms: failing_since.0, until_ms: until.0, round }
+}
+
+pub(super) fn breaker_from_wire(breaker: Option<wire::Breaker>) -> Result<BreakerState, CodecError> {
+    let Some(breaker) = breaker else { return Ok(BreakerState::Closed) };
+    let (failing_since, round) = (UnixMillis(breaker.failing_since_ms), breaker.round);
+    match wire::BreakerState::try_from(breaker.state) {
+        Ok(wire::BreakerState::Unspecified | wire::BreakerState::Closed) => Ok(BreakerState::Closed),
+        Ok(wire::BreakerState::Open) => {
+            Ok(BreakerState::Open { failing_since, until: UnixMillis(breaker.until_ms), round })
+        }
+        Ok(wire::BreakerState::HalfOpen) => Ok(BreakerState::HalfOpen { failing_since, round }),
+        Err(_) => Err(CodecError::invalid("breaker.state", format_args!("{} is not known", breaker.state))),
+    }
+}
+
+pub(super) fn job_to_wire(job: &DeliveryJob) -> wire::DeliveryJob {
+    wire::DeliveryJob {
+        id: uuid_bytes(&job.id.0),
+        kind: job.kind.wire_number(),
+        from_sequence: job.from_sequence.0,
+        to_sequence: job.to_sequence.0,
+        event_types: job.event_types.patterns().to_vec(),
+        member_ids: job.members.iter().map(|m| uuid_bytes(&m.0)).collect(),
+        sequence_deltas: deltas(job.sequences.iter()).collect(),
+        limit: job.limit,
+        per_second: job.per_second,
+        started_at_ms: job.started_at.0,
+        state: job.state.wire_number(),
+        next_sequence: job.next_sequence.0,
+        put_back: job.put_back,
+    }
+}
+
+pub(super) fn job_from_wire(job: wire::DeliveryJob) -> Result<DeliveryJob, CodecError> {
+    let event_types = EventSelection::parse("event_types", job.event_types);
+    Ok(DeliveryJob {
+        id: job_id("id", &job.id)?,
+        kind: JobKind::of("kind", job.kind)?,
+        from_sequence: Sequence(job.from_sequence),
+        to_sequence: Sequence(job.to_sequence),
+        event_types: event_types.map_err(|why| CodecError::invalid("event_types", why))?,
+        members: each("member_ids", job.member_ids, |bytes| member_id("id", &bytes))?,
+        sequences: undeltas(job.sequence_deltas.into_iter()).collect(),
+        limit: job.limit,
+        per_second: job.per_second,
+        started_at: UnixMillis(job.started_at_ms),
+        state: JobState::of("state", job.state)?,
+        next_sequence: Sequence(job.next_sequence),
+        put_back: job.put_back,
+    })
+}
+
+pub(super) fn delivery_state_from_wire(row: wire::DeliveryStateRow) -> Result<DeliveryState, CodecError> {
+    Ok(DeliveryState {
         cursor: Sequence(row.cursor),
         finished: undeltas(row.finished_deltas.into_iter().map(i64::cast_unsigned)).collect(),
+        breaker: breaker_from_wire(row.breaker)?,
+        jobs: each("jobs", row.jobs, job_from_wire)?,
         as_of: Sequence(row.as_of),
-    }
+    })
 }
 
 pub(super) fn delivery_row_to_wire(row: &DeliveryRow) -> wire::DeliveryRow {
@@ -150,6 +217,7 @@ pub(super) fn delivery_row_to_wire(row: &DeliveryRow) -> wire::DeliveryRow {
         RowState::Held => (wire::RowState::Held, 0, 0),
         RowState::Dead => (wire::RowState::Dead, 0, 0),
         RowState::Delivered => (wire::RowState::Delivered, 0, 0),
+        RowState::Dropped => (wire::RowState::Dropped, 0, 0),
     };
     wire::DeliveryRow {
         sequence: row.sequence.0,
@@ -168,6 +236,7 @@ pub(super) fn delivery_row_from_wire(row: wire::DeliveryRow) -> Result<DeliveryR
         Ok(wire::RowState::Held) => RowState::Held,
         Ok(wire::RowState::Dead) => RowState::Dead,
         Ok(wire::RowState::Delivered) => RowState::Delivered,
+        Ok(wire::RowState::Dropped) => RowState::Dropped,
         Ok(wire::RowState::Unspecified) => return Err(CodecError::missing("state")),
         Err(_) => return Err(CodecError::invalid("state", format_args!("{} is not known", row.state))),
     };

@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-use punchline_engine::dispatch::SubscriptionState;
+use punchline_engine::dispatch::subscription::SignatureScheme;
+use punchline_engine::dispatch::{JobKind, JobState, OnDeadLetter, Ordering, SubscriptionState};
 use punchline_engine::event::Unrewarded;
-use punchline_engine::id::{AdvertiserId, Environment, InvalidId, MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, InvalidId, JobId, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::{Overflow, Validity};
 use punchline_engine::loyalty::member::IdentifierKind;
 use punchline_engine::loyalty::tenant::Scope;
@@ -44,10 +45,15 @@ kinds! {
     Environment { Production, Staging, }
     Period { Day, Week, Month, Campaign, }
     Unrewarded { NoRuleMatched, CapReached, }
-    IdentifierKind { PhoneNumber, Email, }
+    IdentifierKind { PhoneNumber, Email, ExternalId, }
     Scope { Ingest, Read, Manage, }
     Overflow { CarryOver, Discard, }
     SubscriptionState { Active, Paused, Disabled, }
+    SignatureScheme { V1, V1a, }
+    Ordering { PerMember, Strict, None, }
+    OnDeadLetter { GoOn, Hold, }
+    JobKind { Replay, Redrive, }
+    JobState { Running, Completed, Cancelled, }
 }
 
 pub(super) fn tenant(advertiser: u64, environment: i32) -> Result<Tenant, CodecError> {
@@ -73,6 +79,20 @@ pub(super) fn member_id(field: &str, bytes: &[u8]) -> Result<MemberId, CodecErro
 
 pub(super) fn subscription_id(field: &str, bytes: &[u8]) -> Result<SubscriptionId, CodecError> {
     uuid(field, bytes).map(SubscriptionId)
+}
+
+pub(super) fn job_id(field: &str, bytes: &[u8]) -> Result<JobId, CodecError> {
+    uuid(field, bytes).map(JobId)
+}
+
+/// A kind whose default is not written.
+pub(super) fn unless_default<T: Kind + Default + PartialEq>(kind: T) -> i32 {
+    if kind == T::default() { 0 } else { kind.wire_number() }
+}
+
+/// A kind of which 0 is the default.
+pub(super) fn or_default<T: Kind + Default>(field: &str, number: i32) -> Result<T, CodecError> {
+    if number == 0 { Ok(T::default()) } else { T::of(field, number) }
 }
 
 /// An id that somebody chose.

@@ -32,6 +32,8 @@ pub(super) fn command(tenant: Tenant, key: &CommandKey) -> Hash {
     match key {
         CommandKey::Consumption(id) => hash(tenant, b'c', id),
         CommandKey::Request(id) => hash(tenant, b'r', id),
+        // The length keeps ("a", "bc") apart from ("ab", "c").
+        CommandKey::Fact { source, fact_id } => hash(tenant, b'f', &format!("{}:{source}{fact_id}", source.len())),
     }
 }
 

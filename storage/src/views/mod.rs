@@ -27,8 +27,10 @@ mod verify;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use punchline_engine::dispatch::{DeliveryProgress, DeliveryState, RowState};
-use punchline_engine::event::{CommandKey, Event, Record, Recorded};
+use punchline_engine::dispatch::{
+    BreakerState, DeliveryProgress, DeliveryRow, DeliveryState, JobState, PutBack, RowState,
+};
+use punchline_engine::event::{CommandKey, DeliveryJobAdvanced, Event, Record, Recorded};
 use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::{Identifier, Member};
@@ -308,13 +310,37 @@ impl Views {
             }
             Event::DeliveryProgressed(event) => self.apply_progress(recorded, event.subscription_id, &event.progress),
             Event::DeadLettersRedriven(event) => {
-                self.apply_redrive(recorded, event.subscription_id, &event.sequences)?
+                let again = RowState::Waiting { step: 0, due: recorded.time };
+                self.change_dead(recorded, event.subscription_id, &event.sequences, again)?;
+            }
+            Event::DeadLettersDropped(event) => {
+                self.change_dead(recorded, event.subscription_id, &event.sequences, RowState::Dropped)?;
+            }
+            Event::BreakerOpened(event) => self.turn_breaker(recorded, event.subscription_id, event.breaker),
+            Event::BreakerHalfOpened(event) => self.turn_breaker(recorded, event.subscription_id, event.breaker),
+            Event::BreakerClosed(event) => {
+                self.turn_breaker(recorded, event.subscription_id, BreakerState::Closed);
+            }
+            Event::DeliveryJobStarted(event) => {
+                if let Some(state) = self.newer_state(recorded, event.subscription_id) {
+                    state.start_job(event.job.clone());
+                }
+            }
+            Event::DeliveryJobAdvanced(event) => self.advance_job(recorded, event)?,
+            Event::DeliveryJobEnded(event) => {
+                if let Some(state) = self.newer_state(recorded, event.subscription_id) {
+                    let how = if event.cancelled { JobState::Cancelled } else { JobState::Completed };
+                    state.apply_job(event.job_id, |job| job.state = how);
+                }
             }
             Event::SubscriptionDeleted(event) => {
                 self.deliveries.remove(&event.subscription_id);
                 self.active.cursors.insert(event.subscription_id);
             }
-            Event::AdvertiserCreated(_) | Event::CampaignCreated(_) | Event::CampaignUpdated(_) => {}
+            Event::AdvertiserCreated(_)
+            | Event::CampaignCreated(_)
+            | Event::CampaignUpdated(_)
+            | Event::FactPublished(_) => {}
             _ => {
                 if let Some(id) = recorded.member {
                     let key = (recorded.tenant, id);
@@ -358,13 +384,8 @@ impl Views {
     }
 
     fn apply_progress(&mut self, recorded: &Recorded<'_>, id: SubscriptionId, progress: &DeliveryProgress) {
-        let state = self.deliveries.entry(id).or_default();
-        if recorded.sequence <= state.as_of {
-            return;
-        }
-        state.as_of = recorded.sequence;
+        let Some(state) = self.newer_state(recorded, id) else { return };
         let forgotten = state.apply(progress);
-        self.active.cursors.insert(id);
         for row in &progress.rows {
             let key = keys::delivery(id, row.sequence);
             self.active.put(Table::Deliveries, key, codec::encode_delivery_row(row));
@@ -374,24 +395,81 @@ impl Views {
         }
     }
 
-    fn apply_redrive(
+    /// The state of a subscription's deliveries, taken down as changed by this event; `None` where it was
+    /// applied before a crash.
+    fn newer_state(&mut self, recorded: &Recorded<'_>, id: SubscriptionId) -> Option<&mut DeliveryState> {
+        let state = self.deliveries.entry(id).or_default();
+        if recorded.sequence <= state.as_of {
+            return None;
+        }
+        state.as_of = recorded.sequence;
+        self.active.cursors.insert(id);
+        Some(state)
+    }
+
+    fn turn_breaker(&mut self, recorded: &Recorded<'_>, id: SubscriptionId, breaker: BreakerState) {
+        if let Some(state) = self.newer_state(recorded, id) {
+            state.breaker = breaker;
+        }
+    }
+
+    fn put_row(&mut self, id: SubscriptionId, row: &DeliveryRow) {
+        self.active.put(Table::Deliveries, keys::delivery(id, row.sequence), codec::encode_delivery_row(row));
+    }
+
+    fn change_dead(
         &mut self,
         recorded: &Recorded<'_>,
         id: SubscriptionId,
         sequences: &[Sequence],
+        to: RowState,
     ) -> Result<(), ViewsError> {
-        let state = self.deliveries.entry(id).or_default();
-        if recorded.sequence <= state.as_of {
+        if self.newer_state(recorded, id).is_none() {
             return Ok(());
         }
-        state.as_of = recorded.sequence;
-        self.active.cursors.insert(id);
         for sequence in sequences {
             let Some(mut row) = self.delivery_row(id, *sequence)? else { continue };
             if row.state == RowState::Dead {
-                row.state = RowState::Waiting { step: 0, due: recorded.time };
-                self.active.put(Table::Deliveries, keys::delivery(id, *sequence), codec::encode_delivery_row(&row));
+                row.state = to;
+                self.put_row(id, &row);
+                if to.is_settled() {
+                    let rows = vec![row];
+                    let state = self.deliveries.entry(id).or_default();
+                    for forgotten in state.apply(&DeliveryProgress { cursor: Sequence(0), rows }) {
+                        self.active.delete(Table::Deliveries, keys::delivery(id, forgotten));
+                    }
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Puts deliveries back: what waits or is held already is left alone.
+    fn advance_job(&mut self, recorded: &Recorded<'_>, event: &DeliveryJobAdvanced) -> Result<(), ViewsError> {
+        let id = event.subscription_id;
+        let Some(state) = self.newer_state(recorded, id) else { return Ok(()) };
+        state.apply_job(event.job_id, |job| {
+            job.next_sequence = event.next_sequence;
+            job.put_back += event.put_back.len() as u64;
+        });
+        for PutBack { sequence, member } in &event.put_back {
+            let new = DeliveryRow {
+                sequence: *sequence,
+                member: *member,
+                state: RowState::Held,
+                attempts: 0,
+                log: Vec::new(),
+            };
+            let mut row = match self.delivery_row(id, *sequence)? {
+                Some(row) if matches!(row.state, RowState::Waiting { .. } | RowState::Held) => continue,
+                Some(row) => row,
+                None => new,
+            };
+            if row.state.is_settled() {
+                self.deliveries.entry(id).or_default().finished.retain(|finished| finished != sequence);
+            }
+            row.state = RowState::Waiting { step: 0, due: recorded.time };
+            self.put_row(id, &row);
         }
         Ok(())
     }

@@ -44,6 +44,13 @@ fn accepted() -> Outcome {
 
 #[tonic::async_trait]
 impl IngestService for Scripted {
+    async fn publish_fact(
+        &self,
+        _: Request<v1::PublishFactRequest>,
+    ) -> Result<Response<v1::PublishFactResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
     type StreamConsumptionsStream = Pin<Box<dyn Stream<Item = Result<v1::StreamConsumptionsResponse, Status>> + Send>>;
 
     async fn record_consumption(
