@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::limits::RateLimiter;
 use crate::refuse::{Refused, invalid_id};
 
 /// Metadata that names the advertiser, with an operator token.
@@ -42,6 +43,9 @@ const TOKEN_VALID_MS: i64 = 3_600_000;
 const TOKENS_CACHED: usize = 10_000;
 /// Longest `authorization` value that is looked at: ours have some 300 bytes.
 const AUTHORIZATION_BYTES_MAX: usize = 4_096;
+/// Wrong secrets a minute for a tenant's keys, until none is looked at: a secret may have been chosen by a
+/// person. Only keys that exist are counted: who knows but an advertiser's id locks nobody out.
+const WRONG_SECRETS_PER_MINUTE: u32 = 30;
 /// What the signing key is derived for.
 const SIGNING_LABEL: &[u8] = b"punchline access token v1";
 
@@ -50,6 +54,7 @@ pub struct Auth {
     node: Arc<Node>,
     operator: Option<[u8; 32]>,
     tokens: Tokens,
+    wrong_secrets: RateLimiter,
 }
 
 /// What `authorize` hands out.
@@ -138,14 +143,15 @@ impl Auth {
     pub fn new(node: Arc<Node>, operator_token: &str, master_key: &[u8; 32]) -> Auth {
         // Hashed, so that the comparison takes as long whatever the length.
         let operator = (!operator_token.is_empty()).then(|| hash(operator_token));
-        Auth { node, operator, tokens: Tokens::new(master_key) }
+        let wrong_secrets = RateLimiter::new(WRONG_SECRETS_PER_MINUTE);
+        Auth { node, operator, tokens: Tokens::new(master_key), wrong_secrets }
     }
 
     /// Hands out an access token for a key pair.
     ///
     /// # Errors
     ///
-    /// `INVALID_CREDENTIALS`, whatever is wrong.
+    /// `INVALID_CREDENTIALS`, whatever is wrong; `RATE_LIMIT_EXCEEDED` after too many wrong secrets.
     pub fn authorize(
         &self,
         api_key: &str,
@@ -155,14 +161,21 @@ impl Auth {
     ) -> Result<AccessToken, Refused> {
         let directory = self.node.directory();
         let found = find_credential(&directory, api_key, environment);
+        let now = self.node.clock().now();
+        if let Some(retry_after_ms) = found.and_then(|(tenant, _)| self.wrong_secrets.closed_for_ms(tenant, now)) {
+            return Err(Refused::rate_limited(retry_after_ms));
+        }
         let expected = found.map_or([0; 32], |(_, credential)| credential.secret_hash);
         let right = hash(api_secret).ct_eq(&expected);
-        let (tenant, credential) = found.filter(|_| right.into()).ok_or_else(Refused::invalid_credentials)?;
+        let wrong = || {
+            found.map(|(tenant, _)| self.wrong_secrets.take(tenant, 1, now));
+            Refused::invalid_credentials()
+        };
+        let (tenant, credential) = found.filter(|_| right.into()).ok_or_else(wrong)?;
         let own = advertiser_id.is_none_or(|id| id.parse() == Ok(tenant.advertiser));
         if !own || credential.revoked_at.is_some() {
             return Err(Refused::invalid_credentials());
         }
-        let now = self.node.clock().now();
         let token = self.tokens.issue(tenant, credential, now)?;
         let expires_at = UnixMillis((now.0 + TOKEN_VALID_MS).div_euclid(1_000) * 1_000);
         Ok(AccessToken { token, advertiser: tenant.advertiser, expires_at })

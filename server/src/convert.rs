@@ -114,15 +114,15 @@ pub fn consumption(given: v1::Consumption) -> RawConsumption {
     }
 }
 
-/// A field of a consumption under its name in the proto files: the engine knows those of HTTP.
-pub fn consumption_field(mut invalid: InvalidField) -> InvalidField {
+/// A field of the consumption at `at` under its name in the proto files: the engine knows those of HTTP.
+pub fn consumption_field(at: &str, mut invalid: InvalidField) -> InvalidField {
     let path = invalid
         .field
         .replace("consumptionLines", "lines")
         .replace("consumptionId", "consumption_id")
         .replace("consumptionDate", "consumption_date")
         .replace("productName", "product_name");
-    invalid.field = format!("consumption.{path}");
+    invalid.field = format!("{at}.{path}");
     invalid
 }
 

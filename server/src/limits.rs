@@ -1,4 +1,4 @@
-//! Rate limits: so many consumptions a minute for each tenant.
+//! Rate limits: so many consumptions, or wrong secrets, a minute for each tenant.
 //!
 //! A window begins with the first call after the last one's end and lasts a minute. Within it the limit
 //! is exact: of 301 calls the 301st is refused, and `remaining` and `reset` say what will happen.
@@ -68,6 +68,11 @@ impl RateLimiter {
         (granted, allowance)
     }
 
+    /// In how many milliseconds a call would be let in, where now none is; counts nothing.
+    pub fn closed_for_ms(&self, tenant: Tenant, now: UnixMillis) -> Option<u64> {
+        self.count(tenant, 1, now, |_| 0).filter(|allowance| allowance.remaining == 0)?.retry_after_ms
+    }
+
     /// Calls allowed in a window; 0: no limit.
     pub fn per_minute(&self) -> u32 {
         self.per_minute
@@ -134,12 +139,15 @@ mod tests {
     fn what_fits_is_taken() {
         let limiter = RateLimiter::new(300);
         let now = UnixMillis(0);
+        assert_eq!(limiter.closed_for_ms(TENANT, now), None);
         for (calls, granted, remaining, refused) in [(256, 256, 44, false), (256, 44, 0, true), (1, 0, 0, true)] {
             let (taken, allowance) = limiter.take_some(TENANT, calls, now);
             let allowance = allowance.expect("there is a limit");
             let got = (taken, allowance.remaining, allowance.retry_after_ms.is_some());
             assert_eq!(got, (granted, remaining, refused), "{calls} calls");
         }
+        assert_eq!(limiter.closed_for_ms(TENANT, UnixMillis(10_000)), Some(50_000));
+        assert_eq!(limiter.closed_for_ms(TENANT, UnixMillis(60_000)), None);
         assert_eq!(RateLimiter::new(0).take_some(TENANT, 256, now), (256, None));
     }
 

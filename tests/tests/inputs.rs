@@ -51,8 +51,8 @@ fn bad(spoil: impl FnOnce(&mut v1::Consumption)) -> v1::Consumption {
     one
 }
 
-/// A field of HTTP's JSON, as the proto files have it.
-fn in_proto(field: &str) -> String {
+/// A field of HTTP's JSON, as the proto files have it; `at` is where the consumption stands.
+fn in_proto(at: &str, field: &str) -> String {
     let names = [
         ("consumptionId", "consumption_id"),
         ("consumptionDate", "consumption_date"),
@@ -60,7 +60,7 @@ fn in_proto(field: &str) -> String {
         ("productName", "product_name"),
     ];
     let renamed = names.iter().fold(field.to_owned(), |field, (json, proto)| field.replace(json, proto));
-    format!("consumption.{renamed}")
+    format!("{at}.{renamed}")
 }
 
 /// What is wrong, the consumption, and the reason and field of the refusal; the field as HTTP calls it.
@@ -154,8 +154,8 @@ async fn bad_consumptions_change_nothing() {
     let world = World::start(Server::setup()).await;
     let untouched = Untouched::by(&world).await;
     let rows = bad_consumptions();
-    let check = |way: &str, (what, _, reason, field): &Row, refused: Refused| {
-        let field = in_proto(field);
+    let check = |way: &str, at: &str, (what, _, reason, field): &Row, refused: Refused| {
+        let field = in_proto(at, field);
         let got = (refused.code, refused.reason.as_str(), refused.field.as_str());
         assert_eq!(got, (Code::InvalidArgument, *reason, field.as_str()), "{what}, {way}: {refused:?}");
         // What is missing has Wecheer's own message; what is wrong is named.
@@ -164,7 +164,7 @@ async fn bad_consumptions_change_nothing() {
     };
     for row in &rows {
         let refused = world.api.record(row.1.clone()).await.expect_err(&row.0);
-        check("alone", row, refused);
+        check("alone", "consumption", row, refused);
         untouched.check(&row.0).await;
     }
     // The same in batches, among repeats that are as harmless.
@@ -179,7 +179,7 @@ async fn bad_consumptions_change_nothing() {
             let refused = outcome(result).expect_err("all are refused");
             match i % 2 {
                 0 => assert_eq!(refused.reason, "CONSUMPTION_EXISTS"),
-                _ => check("in a batch", &some[i / 2], refused),
+                _ => check("in a batch", &format!("consumptions[{i}]"), &some[i / 2], refused),
             }
         }
         untouched.check("a batch").await;
@@ -190,7 +190,7 @@ async fn bad_consumptions_change_nothing() {
     let mut results = world.api.ingest().stream_consumptions(requests).await.expect("a stream").into_inner();
     for row in &rows {
         let result = results.message().await.expect("the stream goes on").expect("a result for each").result;
-        check("on a stream", row, outcome(result.expect("a result")).expect_err(&row.0));
+        check("on a stream", "consumption", row, outcome(result.expect("a result")).expect_err(&row.0));
     }
     untouched.check("a stream").await;
     // None of it used up its id.

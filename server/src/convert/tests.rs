@@ -58,7 +58,7 @@ fn fields_of_consumptions_have_their_names_in_the_proto() {
         ("consumptionLines[3].productName", "consumption.lines[3].product_name"),
         ("identifiers[0].value", "consumption.identifiers[0].value"),
     ] {
-        assert_eq!(consumption_field(InvalidField::new(engine, "", "")).field, wire);
+        assert_eq!(consumption_field("consumption", InvalidField::new(engine, "", "")).field, wire);
     }
 }
 

@@ -107,7 +107,7 @@ impl CampaignService for Api {
         let (tenant, request) = self.tenant(request, Scope::Read)?;
         let raw = consumption(required("consumption", request.consumption)?);
         let now = self.state.node.clock().now();
-        let checked = raw.check(now).map_err(|invalid| Refused::from(consumption_field(invalid)))?;
+        let checked = raw.check(now).map_err(|invalid| Refused::from(consumption_field("consumption", invalid)))?;
         let command = Command { tenant, request_id: None, action: Action::RecordConsumption(checked.clone()) };
         let repeated = command.clone();
         let (seen, simulated) = self.read(move |views| simulate(views, &command, &checked, now)).await?;

@@ -19,6 +19,8 @@ use crate::convert;
 use crate::ingest;
 use crate::refuse::Refused;
 
+/// Where the consumption stands in a message of one.
+const ONE: &str = "consumption";
 /// Most consumptions of one batch.
 const BATCH_MAX: usize = 1_000;
 /// Messages of a stream that are taken in at once: what has arrived, up to so many.
@@ -80,9 +82,9 @@ impl IngestService for Api {
     ) -> Answer<v1::RecordConsumptionResponse> {
         let (tenant, request) = self.tenant(request, Scope::Ingest).map_err(counted)?;
         self.within_limit(tenant, 1)?;
-        let consumption = convert::required("consumption", request.consumption).map_err(counted)?;
+        let consumption = convert::required(ONE, request.consumption).map_err(counted)?;
         let recorded = ingest::record(&self.state.node, tenant, convert::consumption(consumption)).await;
-        let receipt = recorded.map_err(refused)?;
+        let receipt = recorded.map_err(|refusal| refused(ONE, refusal))?;
         Ok(Response::new(v1::RecordConsumptionResponse { receipt: Some(convert::receipt(receipt)) }))
     }
 
@@ -108,7 +110,8 @@ impl IngestService for Api {
         {
             return Err(Refused::from(why.clone()).into());
         }
-        let results = results.into_iter().map(result).collect();
+        let results = results.into_iter().enumerate();
+        let results = results.map(|(i, recorded)| result(&format!("consumptions[{i}]"), recorded)).collect();
         Ok(Response::new(v1::BatchRecordConsumptionsResponse { results }))
     }
 
@@ -187,8 +190,8 @@ async fn take_in(caller: Arc<Authorized>, chunk: Vec<Message>) -> Results {
     }
     .into_iter();
     let results = empty.into_iter().filter_map(|empty| match empty {
-        true => Some(error(counted(Refused::body_required("consumption")))),
-        false => recorded.next().map(result),
+        true => Some(error(counted(Refused::body_required(ONE)))),
+        false => recorded.next().map(|recorded| result(ONE, recorded)),
     });
     let answer = |result| Ok(v1::StreamConsumptionsResponse { result: Some(result) });
     results.chain(limited).map(answer).chain(broken).collect()
@@ -200,10 +203,10 @@ fn counted(refused: Refused) -> Refused {
     refused
 }
 
-/// A refusal with the fields' names as the proto files have them.
-fn refused(refusal: Refusal) -> Refused {
+/// A refusal of the consumption at `at`, with the fields' names as the proto files have them.
+fn refused(at: &str, refusal: Refusal) -> Refused {
     match refusal {
-        Refusal::Rejected(Rejection::Invalid(invalid)) => convert::consumption_field(invalid).into(),
+        Refusal::Rejected(Rejection::Invalid(invalid)) => convert::consumption_field(at, invalid).into(),
         other => other.into(),
     }
 }
@@ -212,10 +215,10 @@ fn error(refused: Refused) -> v1::ConsumptionResult {
     v1::ConsumptionResult { outcome: Some(Wire::Error(refused.into_rpc_status())) }
 }
 
-fn result(recorded: Result<Receipt, Refusal>) -> v1::ConsumptionResult {
+fn result(at: &str, recorded: Result<Receipt, Refusal>) -> v1::ConsumptionResult {
     match recorded {
         Ok(receipt) => v1::ConsumptionResult { outcome: Some(Wire::Receipt(convert::receipt(receipt))) },
-        Err(refusal) => error(refused(refusal)),
+        Err(refusal) => error(refused(at, refusal)),
     }
 }
 

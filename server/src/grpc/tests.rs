@@ -16,7 +16,7 @@ use tokio_stream::StreamExt;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use tonic_types::StatusExt;
+use tonic_types::{RpcStatusExt, StatusExt};
 use v1::admin_service_client::AdminServiceClient;
 use v1::campaign_service_client::CampaignServiceClient;
 use v1::delivery_service_client::DeliveryServiceClient;
@@ -227,6 +227,11 @@ async fn consumptions_and_the_ledger() {
         results.iter().map(is_receipt).collect()
     };
     assert_eq!(accepted(&results), [true, false, true]);
+    let batch = v1::BatchRecordConsumptionsRequest { consumptions: vec![consumption("I1", 1.0), consumption("", 1.0)] };
+    let results = ingest.batch_record_consumptions(batch).await.expect("answered").into_inner().results;
+    let Some(v1::consumption_result::Outcome::Error(error)) = &results[1].outcome else { panic!("{results:?}") };
+    let field = &error.get_details_bad_request().expect("names it").field_violations[0].field;
+    assert_eq!(field, "consumptions[1].consumption_id");
     let too_many = v1::BatchRecordConsumptionsRequest { consumptions: vec![consumption("X", 1.0); 1_001] };
     assert_eq!(ingest.batch_record_consumptions(too_many).await.expect_err("refused").code(), Code::InvalidArgument);
 

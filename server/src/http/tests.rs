@@ -125,6 +125,27 @@ async fn the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn secrets_cannot_be_guessed() {
+    let server = Server::start(&[]).await;
+    let router = server.router(0);
+    let own = r#"{"advertiserId":"1000000001"}"#;
+    let attempt = |key: &'static str, secret: &'static str| {
+        let request = post(AUTHORIZE, &[("apiKey", key), ("apiSecret", secret)], own);
+        ask(&router, request)
+    };
+    for i in 0..31 {
+        assert_eq!(attempt("nobody", "x").await.0, 401, "a key that is none locks nobody out");
+        let (status, headers, body) = attempt("dev-key", "x").await;
+        let expected = if i < 30 { (401, "INVALID_CREDENTIALS") } else { (429, "RATE_LIMIT_EXCEEDED") };
+        assert_eq!((status, error(&body).0), expected, "{i}");
+        assert_eq!(headers.contains_key("retry-after"), i == 30);
+    }
+    assert_eq!(attempt("dev-key", "dev-secret").await.0, 429, "not even the right one is looked at");
+    server.token(Environment::Production);
+    server.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn consumptions_are_checked_in_order() {
     let server = Server::start(&[]).await;
     let router = server.router(0);
