@@ -1,5 +1,5 @@
 //! OAuth 2.0 client credentials (RFC 6749, section 4.4): what is asked of a token endpoint, and what
-//! its answer means. Fetching and keeping is [`crate::tokens`]'s.
+//! its answer means. Fetching and keeping is `crate::tokens`'s.
 //!
 //! # Invariants
 //!

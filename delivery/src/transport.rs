@@ -11,7 +11,7 @@
 //! - No byte is sent to an address that [`EndpointPolicy`] does not allow: literal addresses are
 //!   checked before each attempt, names by the [`GuardedResolver`] at each connect. A pooled
 //!   connection was checked when it was made, under the same policy. What a proxy changes about this
-//!   is said in [`crate::connect`].
+//!   is said in `crate::connect`.
 //! - A connection carries the requests of one client certificate, or of none: pools know origins only,
 //!   so each certificate has a pool and TLS sessions of its own.
 //! - The body that is sent is the body that was signed.

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use punchline_delivery::courier::{APPLICATION_JSON, AttemptRequest};
 use punchline_delivery::endpoint::{Endpoint, EndpointPolicy};
 use punchline_delivery::headers::StaticHeaders;
+use punchline_delivery::resolver::{Lookup, LookupFuture};
 use punchline_delivery::transport::{Transport, TransportConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -316,5 +317,42 @@ pub fn request(url: &str) -> AttemptRequest {
         content_type: APPLICATION_JSON,
         body: Bytes::from_static(br#"{"type":"points.received","data":{}}"#),
         timeout: PATIENCE,
+    }
+}
+
+/// Lets others run until `condition` holds.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let reached = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("in time: {what}"));
+}
+
+/// Names by script: each lookup takes the next answer, the last one stays.
+#[derive(Debug)]
+pub struct ScriptedLookup {
+    answers: Mutex<Vec<Vec<IpAddr>>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl ScriptedLookup {
+    pub fn new(answers: &[&[&str]]) -> Arc<ScriptedLookup> {
+        let parse = |answer: &&[&str]| answer.iter().map(|ip| ip.parse().expect("address")).collect();
+        Arc::new(ScriptedLookup { answers: Mutex::new(answers.iter().map(parse).collect()), asked: Mutex::default() })
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("no panic").clone()
+    }
+}
+
+impl Lookup for ScriptedLookup {
+    fn lookup(&self, name: &str) -> LookupFuture {
+        self.asked.lock().expect("no panic").push(name.to_owned());
+        let mut answers = self.answers.lock().expect("no panic");
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
+        Box::pin(async move { Ok(answer) })
     }
 }
