@@ -96,7 +96,7 @@ impl Dialect {
                 file: file.name.to_owned(),
                 line,
                 column,
-                problem: Problem::Template(format!("with {with}: {problem}")),
+                problem: Box::new(Problem::Template(format!("with {with}: {problem}"))),
             },
             RenderError::Header { header, .. } => {
                 let index = speech.headers.iter().position(|(name, _)| name.as_str() == header);
@@ -303,11 +303,27 @@ impl Compiler<'_> {
                 "settings" if !rest.is_empty() => {
                     let word = rest.split('.').next().unwrap_or_default();
                     if settings.iter().all(|s| s.key != word) {
-                        return unknown("setting", "settings.", word, settings.iter().map(|s| s.key.as_str()).collect());
+                        return unknown(
+                            "setting",
+                            "settings.",
+                            word,
+                            settings.iter().map(|s| s.key.as_str()).collect(),
+                        );
                     }
                 }
                 _ if VARIABLES.contains(&root) || FUNCTIONS.contains(&root) => {}
-                _ => return unknown("variable", "", root, VARIABLES.iter().chain(FUNCTIONS).copied().collect()),
+                _ => {
+                    let is_field = known.is_some_and(|known| known.get(root).is_some());
+                    let (at, meant) = (source.path_in_file(root), format!("data.{root}"));
+                    let words = VARIABLES.iter().chain(FUNCTIONS).copied();
+                    let mut error = self.file.unknown_word(at, "variable", root, words);
+                    if let Problem::UnknownWord { nearest, .. } = &mut *error.problem
+                        && is_field
+                    {
+                        *nearest = Some(meant);
+                    }
+                    return Err(error);
+                }
             }
         }
         self.sources.insert(name, source);

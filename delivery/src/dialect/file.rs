@@ -9,7 +9,7 @@ use std::ops::Range;
 use http::HeaderName;
 use toml::de::{DeTable, DeValue};
 
-use super::template::{Kind, Source, TEMPLATE_BYTES_MAX, Unknown, string_offsets};
+use super::template::{Fault, Kind, Source, TEMPLATE_BYTES_MAX, Unknown, string_offsets};
 use crate::headers::{HeaderError, check_custom_header};
 
 /// The most bytes of a file. The longest of the built-in ones has some 15 000.
@@ -36,7 +36,7 @@ pub struct DialectError {
     /// In characters, from 1.
     pub column: usize,
     /// What is wrong there.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
 }
 
 /// What is wrong with a dialect's file.
@@ -77,6 +77,16 @@ pub enum Problem {
         nearest: Option<String>,
         /// The words there are.
         known: Vec<String>,
+    },
+    /// What a template may not do.
+    #[error("`{word}` is not allowed {place}, only {instead}")]
+    NotAllowed {
+        /// An operator or a word.
+        word: String,
+        /// Where it may not be.
+        place: &'static str,
+        /// What there is instead.
+        instead: &'static str,
     },
     /// A key is missing.
     #[error("`{key}` is missing")]
@@ -174,7 +184,7 @@ impl File<'_> {
 
     pub(super) fn error(&self, offset: usize, problem: Problem) -> DialectError {
         let (line, column) = self.place(offset);
-        DialectError { file: self.name.to_owned(), line, column, problem }
+        DialectError { file: self.name.to_owned(), line, column, problem: Box::new(problem) }
     }
 
     pub(super) fn unknown_word<'k>(
@@ -286,7 +296,8 @@ fn settings(root: &Table<'_, '_>) -> Result<Vec<Setting>, DialectError> {
     for (key, offset) in table.keys() {
         let setting = table.table(key)?.expect("it is one of the keys");
         setting.only(&["default", "description", "values"])?;
-        let is_word = |k: &str| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        let is_word =
+            |k: &str| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !is_word(key) || key.len() > 64 {
             let rule = "1 to 64 characters of a-z 0-9 _".to_owned();
             return Err(root.file.error(offset, Problem::Value { key: "settings".into(), value: key.into(), rule }));
@@ -324,8 +335,8 @@ fn headers(root: &Table<'_, '_>) -> Result<Vec<(HeaderName, Spanned<Source>)>, D
 fn signature(table: &Table<'_, '_>, settings: &[Setting]) -> Result<Signature, DialectError> {
     table.only(&["encoding", "header", "prefix"])?;
     let header = table.required("header")?;
-    let (name, _) = check_custom_header(&header.value, "")
-        .map_err(|e| table.file.error(header.offset, Problem::Header(e)))?;
+    let (name, _) =
+        check_custom_header(&header.value, "").map_err(|e| table.file.error(header.offset, Problem::Header(e)))?;
     let encoding = table.required("encoding")?;
     let setting = encoding.value.strip_prefix("settings.").and_then(|key| settings.iter().find(|s| s.key == key));
     let is_encoding = |value: &String| matches!(value.as_str(), "hex" | "base64");
@@ -387,9 +398,11 @@ fn message(table: &Table<'_, '_>, has_body: bool) -> Result<MessageText, Dialect
     }
     let example = match table.text("example")? {
         None => None,
-        Some(text) => Some(serde_json::from_str(&text.value).ok().filter(serde_json::Value::is_object).ok_or_else(
-            || table.rule("example", &text.value, false, "a JSON object").expect_err("the rule is broken"),
-        )?),
+        Some(text) => {
+            Some(serde_json::from_str(&text.value).ok().filter(serde_json::Value::is_object).ok_or_else(|| {
+                table.rule("example", &text.value, false, "a JSON object").expect_err("the rule is broken")
+            })?)
+        }
     };
     let name = match table.text("name")? {
         Some(name) => name.value,
@@ -461,7 +474,11 @@ impl<'f, 'd> Table<'f, 'd> {
     }
 
     fn at_most(&self, what: &'static str, count: usize, max: usize) -> Result<(), DialectError> {
-        if count <= max { Ok(()) } else { Err(self.file.error(self.span_of(what).start, Problem::TooMany { what, max })) }
+        if count <= max {
+            Ok(())
+        } else {
+            Err(self.file.error(self.span_of(what).start, Problem::TooMany { what, max }))
+        }
     }
 
     fn table(&self, key: &str) -> Result<Option<Table<'f, 'd>>, DialectError> {
@@ -496,8 +513,11 @@ impl<'f, 'd> Table<'f, 'd> {
             return Err(self.rule(key, &text.value, false, "at most 64 KiB").expect_err("the rule is broken"));
         }
         let offsets = string_offsets(&self.file.text[self.span_of(key)], text.offset, &text.value);
-        let source = Source::read(&text.value, &offsets, kind).map_err(|Unknown { what, word, known, offset }| {
-            self.file.unknown_word(offset, what, &word, known.iter().copied())
+        let source = Source::read(&text.value, &offsets, kind).map_err(|Unknown { offset, fault }| match fault {
+            Fault::Word { what, word, known } => self.file.unknown_word(offset, what, &word, known.iter().copied()),
+            Fault::NotAllowed { word, place, instead } => {
+                self.file.error(offset, Problem::NotAllowed { word, place, instead })
+            }
         })?;
         Ok(Some(Spanned { value: source, offset: text.offset }))
     }

@@ -230,7 +230,8 @@ impl Dialect {
         Dialect {
             name: STANDARD_NAME.into(),
             name_offset: 0,
-            description: "Standard Webhooks 1.0.0: {\"type\",\"timestamp\",\"data\"}, with Punchline's own names.".into(),
+            description: "Standard Webhooks 1.0.0: {\"type\",\"timestamp\",\"data\"}, with Punchline's own names."
+                .into(),
             settings: Vec::new(),
             is_builtin: true,
             speech: None,

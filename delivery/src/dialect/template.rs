@@ -43,14 +43,19 @@ pub(super) struct Source {
 /// A word that is not known, or not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unknown {
-    /// `filter`, `test`, `tag` …
-    pub(super) what: &'static str,
-    /// The word.
-    pub(super) word: String,
-    /// Those there are.
-    pub(super) known: &'static [&'static str],
     /// Where in the file.
     pub(super) offset: usize,
+    /// Why.
+    pub(super) fault: Fault,
+}
+
+/// Why a word is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// There is no such filter, test or tag.
+    Word { what: &'static str, word: String, known: &'static [&'static str] },
+    /// It would let a template make much out of little.
+    NotAllowed { word: String, place: &'static str, instead: &'static str },
 }
 
 impl Source {
@@ -157,9 +162,8 @@ impl Reader<'_> {
 
     /// Checks the words between the braces of a tag, or of an expression.
     fn look_over(&self, inside: Range<usize>, is_tag: bool) -> Result<(), Unknown> {
-        let unknown = |what, word: &str, known, at: usize| {
-            Err(Unknown { what, word: word.to_owned(), known, offset: self.offsets[at] as usize })
-        };
+        let refused = |at: usize, fault| Err(Unknown { offset: self.offsets[at] as usize, fault });
+        let unknown = |at, what, word: &str, known| refused(at, Fault::Word { what, word: word.to_owned(), known });
         let (mut before, mut tag, mut in_for) = (String::new(), None, false);
         let mut at = inside.start;
         while at < inside.end {
@@ -177,17 +181,20 @@ impl Reader<'_> {
             match (is_word, before.as_str()) {
                 (true, "") if is_tag => {
                     if !TAGS.contains(&token) {
-                        return unknown("tag", token, TAGS, at);
+                        return unknown(at, "tag", token, TAGS);
                     }
                     tag = Some(token);
                 }
-                (true, "|") if !FILTERS.contains(&token) => return unknown("filter", token, FILTERS, at),
-                (true, "is") if token != "not" && !TESTS.contains(&token) => return unknown("test", token, TESTS, at),
-                (true, "is not") if !TESTS.contains(&token) => return unknown("test", token, TESTS, at),
-                (false, _) if c == '*' => return unknown("operator", token, &["+", "-", "/", "//", "%", "~"], at),
-                (true, _) if in_for && token == "recursive" => return unknown("word in `for`", token, &["if"], at),
-                (false, _) if in_for && (matches!(c, '[' | '{' | '~' | '+') || makes_a_list(c, &before)) => {
-                    return unknown("operator in `for`", token, &["|", "."], at);
+                (true, "|") if !FILTERS.contains(&token) => return unknown(at, "filter", token, FILTERS),
+                (true, "is") if token != "not" && !TESTS.contains(&token) => return unknown(at, "test", token, TESTS),
+                (true, "is not") if !TESTS.contains(&token) => return unknown(at, "test", token, TESTS),
+                (false, _) if c == '*' => {
+                    let (word, instead) = (token.to_owned(), "`times`, as in `data.amount | times(100)`");
+                    return refused(at, Fault::NotAllowed { word, place: "here", instead });
+                }
+                _ if in_for && (token == "recursive" || "[{~+".contains(token) || makes_a_list(c, &before)) => {
+                    let (word, instead) = (token.to_owned(), "the lists that an event has");
+                    return refused(at, Fault::NotAllowed { word, place: "in a `for`", instead });
                 }
                 _ => {}
             }

@@ -45,15 +45,66 @@ pub(super) const VARIABLES: &[&str] = &[
 pub(super) const FUNCTIONS: &[&str] = &["optional"];
 /// What it may pipe through.
 pub(super) const FILTERS: &[&str] = &[
-    "abs", "bool", "camel", "default", "first", "float", "int", "items", "join", "kebab", "last", "length", "list",
-    "lower", "map", "omit", "pad", "pascal", "percent_encoded", "prefixed", "reject", "rejectattr", "rfc3339",
-    "round", "select", "selectattr", "snake", "split", "string", "sum", "times", "trim", "ulid", "unix", "unix_ms",
-    "upper", "without_nulls",
+    "abs",
+    "bool",
+    "camel",
+    "default",
+    "first",
+    "float",
+    "int",
+    "items",
+    "join",
+    "kebab",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "omit",
+    "pad",
+    "pascal",
+    "percent_encoded",
+    "prefixed",
+    "reject",
+    "rejectattr",
+    "rfc3339",
+    "round",
+    "select",
+    "selectattr",
+    "snake",
+    "split",
+    "string",
+    "sum",
+    "times",
+    "trim",
+    "ulid",
+    "unix",
+    "unix_ms",
+    "upper",
+    "without_nulls",
 ];
 /// What may follow `is`.
 pub(super) const TESTS: &[&str] = &[
-    "boolean", "defined", "endingwith", "eq", "false", "ge", "gt", "in", "integer", "le", "lt", "mapping", "ne",
-    "none", "number", "sequence", "startingwith", "string", "true", "undefined",
+    "boolean",
+    "defined",
+    "endingwith",
+    "eq",
+    "false",
+    "ge",
+    "gt",
+    "in",
+    "integer",
+    "le",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "sequence",
+    "startingwith",
+    "string",
+    "true",
+    "undefined",
 ];
 
 /// An environment that knows these words and no others.
@@ -343,9 +394,7 @@ fn cased(text: &str, casing: Casing) -> String {
         Casing::Snake => words.join("_"),
         Casing::Kebab => words.join("-"),
         Casing::Pascal => words.iter().map(capital).collect(),
-        Casing::Camel => {
-            words.iter().enumerate().map(|(i, w)| if i == 0 { w.clone() } else { capital(w) }).collect()
-        }
+        Casing::Camel => words.iter().enumerate().map(|(i, w)| if i == 0 { w.clone() } else { capital(w) }).collect(),
     }
 }
 
