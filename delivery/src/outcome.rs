@@ -269,7 +269,7 @@ impl AttemptReport {
         self
     }
 
-    /// `2xx` to `5xx`, or `error` if there is no whole answer: a label of few values.
+    /// `2xx` to `5xx`, `error` if there is no whole answer, `none` if none was expected: a label of few values.
     #[must_use]
     pub const fn status_class(&self) -> &'static str {
         match (self.status, self.error) {
@@ -278,6 +278,7 @@ impl AttemptReport {
             (Some(300..=399), _) => "3xx",
             (Some(400..=499), _) => "4xx",
             (Some(500..=599), _) => "5xx",
+            (None, None) => "none",
             _ => "error",
         }
     }

@@ -132,14 +132,20 @@ pub struct RowState {
     pub rows_completed: u64,
 }
 
-/// A JSON text that was checked when it came in, kept as it came.
+/// The text of a JSON object, checked when it came in. Told beside the fields of its event: where it has
+/// one of the same name, ours is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json(pub std::sync::Arc<str>);
 
+/// Names of fields that are told beside a fact's own.
+const TOLD_BESIDE: [&str; 8] =
+    ["advertiser_id", "cause_sequence", "environment", "fact_id", "member_id", "occurred_at", "sequence", "source"];
+
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let raw: &serde_json::value::RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(s)
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        s.collect_map(fields.iter().filter(|(name, _)| !TOLD_BESIDE.contains(&name.as_str())))
     }
 }
 
@@ -566,6 +572,7 @@ events! {
         /// When it happened, as reported.
         occurred_at: UnixMillis,
         /// What it says.
+        #[serde(flatten)]
         properties: Json,
     }
     /// A new signing secret; the one before stays valid until `previous_until`.

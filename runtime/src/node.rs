@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_engine::command::Command;
 use punchline_engine::id::Sequence;
 use punchline_engine::loyalty::tenant::Directory;
@@ -27,6 +26,7 @@ use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
 use crate::dispatch::dispatcher::{Couriers, Dispatcher};
+use crate::dispatch::target::Rulebook;
 use crate::feed::{self, Feed};
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
@@ -45,10 +45,8 @@ pub struct NodeOptions {
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
     pub couriers: Couriers,
-    /// Seals and opens secrets.
-    pub sealer: Arc<Sealer>,
-    /// Where attempts may go.
-    pub policy: EndpointPolicy,
+    /// What subscriptions are checked by.
+    pub rulebook: Rulebook,
     /// Commands that may wait; further ones are refused.
     pub queue_max: usize,
     /// Attempts under way at once, over all subscriptions.
@@ -194,8 +192,7 @@ pub struct Node {
     dispatcher: Arc<Dispatcher>,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
-    sealer: Arc<Sealer>,
-    policy: EndpointPolicy,
+    rulebook: Rulebook,
     journal: Arc<dyn Journal>,
     rows: Arc<dyn Rows>,
     recovery: Recovery,
@@ -287,8 +284,7 @@ impl Node {
             options.clock.clone(),
             feed.clone(),
             options.couriers,
-            options.sealer.clone(),
-            options.policy.clone(),
+            options.rulebook.clone(),
             options.in_flight_max,
             submitter.clone(),
         );
@@ -300,8 +296,7 @@ impl Node {
             dispatcher,
             health,
             clock: options.clock,
-            sealer: options.sealer,
-            policy: options.policy,
+            rulebook: options.rulebook,
             journal,
             rows,
             recovery,
@@ -338,12 +333,12 @@ impl Node {
 
     /// Seals and opens secrets.
     pub fn sealer(&self) -> &Arc<Sealer> {
-        &self.sealer
+        &self.rulebook.sealer
     }
 
-    /// Where attempts may go.
-    pub fn policy(&self) -> &EndpointPolicy {
-        &self.policy
+    /// What subscriptions are checked by.
+    pub fn rulebook(&self) -> &Rulebook {
+        &self.rulebook
     }
 
     /// Why nothing is taken in; `None` where all is well.

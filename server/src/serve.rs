@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use punchline_delivery::dialect::Dialects;
 use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::segment::{SegmentBatcher, SegmentLimits};
 use punchline_delivery::transport::{Transport, TransportConfig, TransportLimits};
@@ -24,6 +25,7 @@ use punchline_engine::id::Tenant;
 use punchline_runtime::clock::{Clock, SystemClock};
 use punchline_runtime::committer::Unavailable;
 use punchline_runtime::dispatch::dispatcher::Couriers;
+use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions, OpenError, open_stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
@@ -74,6 +76,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// A dialect file.
+    #[error("{0}; dialect files are in delivery.dialects_dir")]
+    Dialect(String),
     /// The master key.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
@@ -129,7 +134,7 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
             StartError::Tls(_) | StartError::TlsFile { .. } | StartError::NotLoopback { .. } => EXIT_CONFIG,
-            StartError::NotDevData | StartError::KnownCredentials { .. } => EXIT_CONFIG,
+            StartError::NotDevData | StartError::KnownCredentials { .. } | StartError::Dialect(_) => EXIT_CONFIG,
             StartError::MasterKey(MasterKeyError::Missing { .. } | MasterKeyError::Malformed { .. }) => EXIT_CONFIG,
             _ => EXIT_FAILED,
         }
@@ -245,6 +250,27 @@ fn pem(path: &Path) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|source| StartError::TlsFile { path: path.to_owned(), source })
 }
 
+/// The built-in dialects, and the operator's own.
+fn dialects(config: &Config) -> Result<Arc<Dialects>, StartError> {
+    let mut dialects = Dialects::builtin();
+    let dir = &config.delivery.dialects_dir;
+    if dir.as_os_str().is_empty() {
+        return Ok(Arc::new(dialects));
+    }
+    let unreadable = |path: &Path, error: io::Error| StartError::Dialect(format!("{}: {error}", path.display()));
+    let entries = std::fs::read_dir(dir).map_err(|error| unreadable(dir, error))?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(|error| unreadable(dir, error))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+        let loaded = dialects.load(&path.display().to_string(), &text);
+        loaded.map_err(|error| StartError::Dialect(error.to_string()))?;
+    }
+    Ok(Arc::new(dialects))
+}
+
 fn transport(config: &Config, policy: &EndpointPolicy) -> Transport {
     let limits = TransportLimits {
         connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
@@ -270,8 +296,7 @@ fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
             segment: Arc::new(SegmentBatcher::new(transport.clone(), SegmentLimits::default())),
             http: Arc::new(transport),
         },
-        sealer: Arc::new(Sealer::new(&master_key)),
-        policy,
+        rulebook: Rulebook { sealer: Arc::new(Sealer::new(&master_key)), policy, dialects: dialects(config)? },
         queue_max: config.ingest.queue_max,
         in_flight_max: config.delivery.in_flight_max,
         reserve_bytes: config.storage.reserve_bytes,

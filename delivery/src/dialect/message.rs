@@ -71,7 +71,7 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn of(recorded: &Recorded<'a>, webhook_id: &'a str) -> Message<'a> {
         Message {
-            event_type: recorded.event.event_type().as_str(),
+            event_type: recorded.event.type_name(),
             time: recorded.time,
             sequence: recorded.sequence.0,
             cause_sequence: recorded.cause.0,

@@ -61,7 +61,7 @@ pub fn body_of(message: &Message<'_>) -> Bytes {
     }
     let written = match message.data {
         Said::Event(event) => serde_json::to_vec(&Body {
-            r#type: event.event_type().as_str(),
+            r#type: event.type_name(),
             timestamp: message.time,
             data: Data {
                 sequence: Sequence(message.sequence),

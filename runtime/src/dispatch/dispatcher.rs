@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 use punchline_delivery::courier::{AttemptRequest, Courier};
-use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::outcome::AttemptReport;
 use punchline_engine::command::{Action, Command};
 use punchline_engine::dispatch::{
@@ -20,13 +19,12 @@ use punchline_engine::time::UnixMillis;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::consumer::{Connection, Hub};
-use super::target::{Target, TargetError, Via};
+use super::target::{Rulebook, Target, TargetError, Via};
 use super::worker::{Control, Ended, Loaded, Worker, rules_of};
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Refusal, Unavailable};
 use crate::feed::Feed;
 use crate::node::Submitter;
-use crate::seal::Sealer;
 
 /// Rows read at once when a worker starts.
 const ROWS_PAGE: usize = 1_024;
@@ -41,10 +39,8 @@ pub struct Shared {
     pub feed: Arc<Feed>,
     /// Makes attempts.
     pub couriers: Couriers,
-    /// Opens secrets.
-    pub sealer: Arc<Sealer>,
-    /// Where attempts may go.
-    pub policy: EndpointPolicy,
+    /// What targets are checked by.
+    pub rulebook: Rulebook,
     /// Places for attempts, over all subscriptions.
     pub in_flight: Semaphore,
     /// How many places there are.
@@ -154,8 +150,7 @@ impl Dispatcher {
         clock: Arc<dyn Clock>,
         feed: Arc<Feed>,
         couriers: Couriers,
-        sealer: Arc<Sealer>,
-        policy: EndpointPolicy,
+        rulebook: Rulebook,
         in_flight_max: usize,
         submitter: Submitter,
     ) -> Arc<Dispatcher> {
@@ -164,8 +159,7 @@ impl Dispatcher {
             clock,
             feed,
             couriers,
-            sealer,
-            policy,
+            rulebook,
             in_flight,
             in_flight_max,
             submitter,
@@ -479,7 +473,7 @@ impl Dispatcher {
     ///
     /// [`TargetError`] where it cannot be.
     pub fn target(&self, entry: &SubscriptionEntry) -> Result<Target, TargetError> {
-        Target::new(entry, &self.shared.sealer, &self.shared.policy)
+        Target::new(entry, &self.shared.rulebook)
     }
 
     /// Sends `example` to a subscription now: neither retried nor counted nor in order.

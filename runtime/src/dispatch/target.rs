@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use punchline_delivery::auth::{Auth as Credentials, BasicAuth, BearerToken};
 use punchline_delivery::courier::{APPLICATION_JSON, AttemptRequest};
-use punchline_delivery::dialect::standard;
+use punchline_delivery::dialect::message::{Message, Rendered};
+use punchline_delivery::dialect::{Dialect, Dialects, STANDARD_NAME, Settings, standard};
 use punchline_delivery::endpoint::{Endpoint, EndpointPolicy, origin_of};
 use punchline_delivery::headers::StaticHeaders;
 use punchline_delivery::identity::ClientIdentity;
@@ -70,6 +71,19 @@ pub struct Checked {
     auth: Option<Arc<Credentials>>,
     identity: Option<Arc<ClientIdentity>>,
     filter: Option<Arc<Filter>>,
+    dialect: Arc<Dialect>,
+    settings: Settings,
+}
+
+/// What checking needs to know of this server.
+#[derive(Clone)]
+pub struct Rulebook {
+    /// Opens secrets.
+    pub sealer: Arc<Sealer>,
+    /// Where attempts may go.
+    pub policy: EndpointPolicy,
+    /// In which forms events can be told.
+    pub dialects: Arc<Dialects>,
 }
 
 /// A subscription made ready.
@@ -95,9 +109,9 @@ impl Target {
     /// # Errors
     ///
     /// [`TargetError`], which names the field.
-    pub fn new(entry: &SubscriptionEntry, sealer: &Sealer, policy: &EndpointPolicy) -> Result<Target, TargetError> {
+    pub fn new(entry: &SubscriptionEntry, rulebook: &Rulebook) -> Result<Target, TargetError> {
         let subscription = &entry.definition;
-        let keys = signing_keys(entry, sealer)?;
+        let keys = signing_keys(entry, &rulebook.sealer)?;
         let via = match (subscription.consumer.is_empty(), subscription.dialect.name.as_str()) {
             (false, _) => Via::Consumer,
             (true, SEGMENT) => Via::Segment,
@@ -109,7 +123,7 @@ impl Target {
             max_in_flight: subscription.max_in_flight as usize,
             via,
             definition: entry.definition.clone(),
-            checked: check(subscription, sealer, policy)?,
+            checked: check(subscription, rulebook)?,
             timeout: Duration::from_millis(subscription.timeout_ms),
             keys,
         })
@@ -123,6 +137,7 @@ impl Target {
     /// Whether the subscription is told of an event.
     pub fn wants(&self, recorded: &Recorded<'_>) -> bool {
         self.definition.event_types.selects(recorded.event)
+            && self.checked.dialect.speaks(recorded.event.type_name())
             && self.checked.filter.as_ref().is_none_or(|filter| filter.passes(recorded))
     }
 
@@ -135,7 +150,8 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// The report of an attempt that cannot be made: the event has no form in the dialect.
+    /// The report of an attempt that is not made: the event cannot be told in the dialect, or the dialect has
+    /// nothing to say of it.
     pub fn request(
         &self,
         recorded: &Recorded<'_>,
@@ -144,18 +160,32 @@ impl Target {
     ) -> Result<AttemptRequest, Box<AttemptReport>> {
         let webhook_id = standard::webhook_id(self.id, recorded.sequence);
         let timestamp_unix_s = now.0.div_euclid(1_000);
-        let body = match self.via {
-            Via::Segment => track(recorded, &webhook_id)
-                .map_err(|error| Box::new(AttemptReport::failed(ErrorCode::Request, error.to_string())))?,
-            Via::Http | Via::Consumer => standard::body(recorded),
+        let refused = |error: String| Box::new(AttemptReport::failed(ErrorCode::Dialect, error));
+        let Checked { dialect, settings, .. } = &self.checked;
+        let rendered = match self.via {
+            Via::Segment => {
+                let body = track(recorded, &webhook_id).map_err(|error| refused(error.to_string()))?;
+                Rendered { headers: Vec::new(), content_type: APPLICATION_JSON, body }
+            }
+            Via::Http | Via::Consumer => {
+                let rendered = dialect.render(settings, &Message::of(recorded, &webhook_id));
+                // What it has no word for is owed to nobody.
+                rendered
+                    .map_err(|error| refused(error.to_string()))?
+                    .ok_or_else(|| Box::new(AttemptReport::accepted()))?
+            }
         };
+        let Rendered { headers: mut extra_headers, content_type, body } = rendered;
         let valid = |until: &Option<UnixMillis>| until.is_none_or(|until| now < until);
         let keys: Vec<&SigningKey> = self.keys.iter().filter(|(_, until)| valid(until)).map(|(k, _)| k).collect();
         let signature = (self.via == Via::Http).then(|| sign(&webhook_id, timestamp_unix_s, &body, &keys));
+        if let Some(newest) = keys.first() {
+            extra_headers.extend(dialect.signature(settings, &newest.to_key_string(), &body));
+        }
         Ok(AttemptRequest {
             endpoint: self.checked.endpoint.clone(),
             headers: self.checked.headers.clone(),
-            extra_headers: Vec::new(),
+            extra_headers,
             auth: self.checked.auth.clone(),
             identity: self.checked.identity.clone(),
             permanent_statuses: self.checked.permanent_statuses.clone(),
@@ -164,7 +194,7 @@ impl Target {
             signature,
             attempt,
             sequence: recorded.sequence.0,
-            content_type: APPLICATION_JSON,
+            content_type,
             body,
             timeout: self.timeout,
         })
@@ -213,7 +243,9 @@ pub fn signing_keys(
 /// # Errors
 ///
 /// [`TargetError`], which names the field and never holds a secret.
-pub fn check(subscription: &Subscription, sealer: &Sealer, policy: &EndpointPolicy) -> Result<Checked, TargetError> {
+pub fn check(subscription: &Subscription, rulebook: &Rulebook) -> Result<Checked, TargetError> {
+    let Rulebook { sealer, policy, dialects } = rulebook;
+    let (dialect, settings) = dialect(subscription, dialects)?;
     // Only the origin: the rest of an URL may hold a token.
     let refused =
         |url: &str, e: &dyn std::fmt::Display| InvalidField::new("url", origin_of(url), format!("is refused: {e}"));
@@ -252,7 +284,23 @@ pub fn check(subscription: &Subscription, sealer: &Sealer, policy: &EndpointPoli
         auth: auth.map(Arc::new),
         identity: identity.map(Arc::new),
         filter: Filter::parse(&subscription.filter)?.map(Arc::new),
+        dialect,
+        settings,
     })
+}
+
+fn dialect(subscription: &Subscription, dialects: &Dialects) -> Result<(Arc<Dialect>, Settings), InvalidField> {
+    let choice = &subscription.dialect;
+    // Segment has one form, which the transport makes; what it is made of is the standard one's.
+    let name = if choice.name == SEGMENT { STANDARD_NAME } else { &choice.name };
+    let dialect = dialects.get(name).ok_or_else(|| {
+        let known: Vec<&str> = dialects.names().chain([SEGMENT]).collect();
+        InvalidField::new("dialect", name, format!("is not known: it must be one of {}", known.join(", ")))
+    })?;
+    let settings = dialect.settings(&choice.settings);
+    let settings =
+        settings.map_err(|error| InvalidField::new("dialect_settings", "", format!("are refused: {error}")))?;
+    Ok((dialect, settings))
 }
 
 fn credentials(auth: &Auth, sealer: &Sealer, policy: &EndpointPolicy) -> Result<Option<Credentials>, TargetError> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use punchline_delivery::dialect::Dialects;
 use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::scripted::ScriptedCourier;
 use punchline_engine::command::{Action, Command};
@@ -19,6 +20,7 @@ use punchline_engine::time::UnixMillis;
 use punchline_runtime::clock::TokioClock;
 use punchline_runtime::committer::{Answer, Outcome};
 use punchline_runtime::dispatch::dispatcher::Couriers;
+use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions, Recovery, Stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::memory::MemoryDisk;
@@ -50,8 +52,11 @@ pub fn options(courier: &Arc<ScriptedCourier>) -> NodeOptions {
     NodeOptions {
         clock: Arc::new(TokioClock::starting_at(UnixMillis(1_790_000_000_000))),
         couriers: Couriers { http: courier.clone(), segment: courier.clone() },
-        sealer: Arc::new(Sealer::new(&[7; 32])),
-        policy: EndpointPolicy { allow_http: true, allow_private: Vec::new() },
+        rulebook: Rulebook {
+            sealer: Arc::new(Sealer::new(&[7; 32])),
+            policy: EndpointPolicy { allow_http: true, allow_private: Vec::new() },
+            dialects: Arc::new(Dialects::builtin()),
+        },
         queue_max: 10_000,
         in_flight_max: 1_000,
         reserve_bytes: 0,

@@ -2,7 +2,8 @@
 
 use std::ops::Bound;
 
-use punchline_delivery::dialect::{examples, standard};
+use punchline_delivery::dialect::file::Setting;
+use punchline_delivery::dialect::{Dialect, STANDARD_NAME, catalogue, examples};
 use punchline_delivery::signature::SigningKey;
 use punchline_engine::command::Action;
 use punchline_engine::dispatch::subscription::{SignatureScheme, bit};
@@ -58,7 +59,7 @@ impl Api {
     ) -> Result<Subscription, Refused> {
         let node = &self.state.node;
         let subscription = subscription(id, given, current, node.sealer())?;
-        target::check(&subscription, node.sealer(), node.policy())?;
+        target::check(&subscription, node.rulebook())?;
         Ok(subscription)
     }
 
@@ -254,24 +255,68 @@ impl SubscriptionService for Api {
 
     async fn list_dialects(&self, request: Request<v1::ListDialectsRequest>) -> Answer<v1::ListDialectsResponse> {
         let (_, _) = self.tenant(request, Scope::Read)?;
-        Ok(Response::new(v1::ListDialectsResponse { dialects: Vec::new() }))
+        let types = catalogue::event_types();
+        let describe = |dialect: &Dialect| v1::Dialect {
+            name: dialect.name().into(),
+            description: dialect.description().into(),
+            settings: dialect.choices().iter().map(setting).collect(),
+            event_types: types.iter().filter(|name| dialect.speaks(name)).map(|name| (*name).into()).collect(),
+        };
+        let dialects = self.state.node.rulebook().dialects.clone();
+        let named = dialects.names().filter_map(|name| dialects.get(name));
+        let segment = v1::Dialect {
+            name: target::SEGMENT.into(),
+            description: "Segment: track calls in batches to a write key's workspace.".into(),
+            settings: Vec::new(),
+            event_types: types.iter().map(|name| (*name).into()).collect(),
+        };
+        let dialects = named.map(|dialect| describe(&dialect)).chain([segment]).collect();
+        Ok(Response::new(v1::ListDialectsResponse { dialects }))
     }
 
     async fn list_event_types(
         &self,
         request: Request<v1::ListEventTypesRequest>,
     ) -> Answer<v1::ListEventTypesResponse> {
-        let (_, _) = self.tenant(request, Scope::Read)?;
-        let event_types = EventType::ALL.iter().filter(|t| t.is_public());
-        let describe = |event_type: &EventType| {
-            let event = examples::example(*event_type);
-            v1::EventType {
-                name: event_type.as_str().into(),
-                description: examples::description(*event_type).into(),
-                example_json: String::from_utf8_lossy(&standard::body(&examples::recorded(&event))).into_owned(),
-                forms: Vec::new(),
+        let (_, request) = self.tenant(request, Scope::Read)?;
+        let dialects = &self.state.node.rulebook().dialects;
+        let names: Vec<&str> = match request.dialect.as_str() {
+            "" => dialects.names().collect(),
+            name if dialects.get(name).is_some() => vec![name],
+            name => {
+                let rule = "is not known: ListDialects names them";
+                return Err(Refused::field("dialect", name, rule).into());
             }
         };
-        Ok(Response::new(v1::ListEventTypesResponse { event_types: event_types.map(describe).collect() }))
+        let form = |dialect: &str, event_type: &str| {
+            let rendered = catalogue::example(&*dialects.get(dialect)?, event_type)?;
+            let example: serde_json::Value = serde_json::from_slice(&rendered.body).ok()?;
+            Some(v1::EventTypeForm {
+                dialect: dialect.into(),
+                json_schema: catalogue::json_schema_of(&example).to_string(),
+                example_json: example.to_string(),
+            })
+        };
+        let describe = |event_type: &&str| {
+            let forms: Vec<_> = names.iter().filter_map(|dialect| form(dialect, event_type)).collect();
+            let standard = form(STANDARD_NAME, event_type).map(|form| form.example_json);
+            v1::EventType {
+                name: (*event_type).into(),
+                description: catalogue::description(event_type).unwrap_or_default().into(),
+                example_json: standard.unwrap_or_default(),
+                forms,
+            }
+        };
+        let types = catalogue::event_types();
+        let told = types.iter().map(describe).filter(|event_type| !event_type.forms.is_empty());
+        Ok(Response::new(v1::ListEventTypesResponse { event_types: told.collect() }))
+    }
+}
+
+fn setting(setting: &Setting) -> v1::DialectSetting {
+    v1::DialectSetting {
+        key: setting.key.clone(),
+        default_value: setting.default.clone(),
+        allowed_values: setting.values.clone(),
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use punchline_delivery::dialect::Dialects;
 use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::scripted::{ScriptedCourier, Step};
 use punchline_engine::id::Environment;
 use punchline_proto::v1;
 use punchline_runtime::clock::SystemClock;
 use punchline_runtime::dispatch::dispatcher::Couriers;
+use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions};
 use punchline_runtime::seal::Sealer;
 use tokio::sync::oneshot;
@@ -67,8 +69,11 @@ impl Running {
         let options = NodeOptions {
             clock: Arc::new(SystemClock),
             couriers: Couriers { http: courier.clone(), segment: courier.clone() },
-            sealer: Arc::new(Sealer::new(&[7; 32])),
-            policy: EndpointPolicy::default(),
+            rulebook: Rulebook {
+                sealer: Arc::new(Sealer::new(&[7; 32])),
+                policy: EndpointPolicy::default(),
+                dialects: Arc::new(Dialects::builtin()),
+            },
             queue_max: 1_024,
             in_flight_max: 64,
             reserve_bytes: 0,
