@@ -23,6 +23,8 @@ use crate::rejection::InvalidField;
 
 /// Most lists that one expression may walk.
 const WALKS_MAX: usize = 8;
+/// Most regular expressions of one expression.
+const PATTERNS_MAX: usize = 4;
 
 /// A checked expression.
 #[derive(Debug)]
@@ -65,8 +67,8 @@ impl Filter {
             }
             Err(_) => return Err(refused("is no CEL expression".into())),
         };
-        let mut walks = 0;
-        check(program.expression(), &mut Vec::new(), &mut walks).map_err(&refused)?;
+        let (mut walks, mut patterns) = (0, 0);
+        check(program.expression(), &mut Vec::new(), (&mut walks, &mut patterns)).map_err(&refused)?;
         if walks > WALKS_MAX {
             return Err(refused(format!("walks {walks} lists, at most {WALKS_MAX} are allowed")));
         }
@@ -91,28 +93,39 @@ impl Filter {
 }
 
 /// Refuses names that are not there, and a walk within a walk.
-fn check<'a>(expression: &'a IdedExpr, walked: &mut Vec<&'a str>, walks: &mut usize) -> Result<(), String> {
+fn check<'a>(
+    expression: &'a IdedExpr,
+    walked: &mut Vec<&'a str>,
+    (walks, patterns): (&mut usize, &mut usize),
+) -> Result<(), String> {
     match &expression.expr {
         Expr::Ident(name) if name == "event" || walked.contains(&name.as_str()) => Ok(()),
         Expr::Ident(name) => Err(format!("names {name:?}, which is not there: only event is")),
-        Expr::Select(select) => check(&select.operand, walked, walks),
+        Expr::Select(select) => check(&select.operand, walked, (walks, patterns)),
         Expr::Call(call) => {
-            if let Some(target) = &call.target {
-                check(target, walked, walks)?;
+            // Each use compiles its pattern.
+            if call.func_name == "matches" {
+                *patterns += 1;
+                if !walked.is_empty() || *patterns > PATTERNS_MAX {
+                    return Err(format!("uses matches within a walk over a list, or more than {PATTERNS_MAX} times"));
+                }
             }
-            call.args.iter().try_for_each(|argument| check(argument, walked, walks))
+            if let Some(target) = &call.target {
+                check(target, walked, (walks, patterns))?;
+            }
+            call.args.iter().try_for_each(|argument| check(argument, walked, (walks, patterns)))
         }
-        Expr::List(list) => list.elements.iter().try_for_each(|element| check(element, walked, walks)),
+        Expr::List(list) => list.elements.iter().try_for_each(|element| check(element, walked, (walks, patterns))),
         Expr::Comprehension(walk) => {
             if !walked.is_empty() {
                 return Err("walks a list within a list".into());
             }
             *walks += 1;
-            check(&walk.iter_range, walked, walks)?;
+            check(&walk.iter_range, walked, (walks, patterns))?;
             walked.extend([walk.iter_var.as_str(), walk.accu_var.as_str()]);
             walked.extend(walk.iter_var2.as_deref());
             for part in [&walk.accu_init, &walk.loop_cond, &walk.loop_step, &walk.result] {
-                check(part, walked, walks)?;
+                check(part, walked, (walks, patterns))?;
             }
             walked.clear();
             Ok(())
@@ -197,6 +210,7 @@ mod tests {
             ("{'a': 1}.a == 1", "makes a map"),
             (&long, "2000 bytes"),
             (&deep, "CEL"),
+            ("event.data.a.exists(x, x.matches('a{900}'))", "within a walk"),
         ] {
             let error = Filter::parse(filter).expect_err(filter);
             assert!(error.rule.contains(why), "{filter}: {error}");

@@ -16,6 +16,7 @@ use punchline_engine::id::{JobId, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::time::UnixMillis;
 
 use super::dispatcher::Shared;
+use super::lanes::Lanes;
 use super::pace::Pace;
 use super::target::Target;
 use crate::committer::Unavailable;
@@ -73,10 +74,10 @@ impl JobRun {
     }
 
     /// Begins the next step, if it is time and the lanes have room.
-    pub(super) fn advance(&mut self, shared: &Arc<Shared>, target: &Arc<Target>, rows_in_lanes: usize) {
+    pub(super) fn advance(&mut self, shared: &Arc<Shared>, target: &Arc<Target>, lanes: &Lanes) {
         let now = shared.clock.now();
         let is_due = self.pace.next_due(now).is_none() && self.not_before <= now;
-        if self.step.is_some() || !is_due || rows_in_lanes >= ROWS_BUSY {
+        if self.step.is_some() || !is_due || lanes.waiting() >= ROWS_BUSY {
             return;
         }
         // A paced job puts back what one tenth of a second allows.
@@ -87,6 +88,7 @@ impl JobRun {
             subscription_id: self.subscription_id,
             job: self.job.clone(),
             most,
+            cursor: lanes.cursor(),
             shared: shared.clone(),
             target: target.clone(),
         };
@@ -128,6 +130,8 @@ struct Looking {
     subscription_id: SubscriptionId,
     job: DeliveryJob,
     most: usize,
+    /// What is beyond is owed anyway, and not sent a second time for having been late.
+    cursor: Sequence,
     shared: Arc<Shared>,
     target: Arc<Target>,
 }
@@ -194,7 +198,8 @@ impl Looking {
             let page = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
             for event in &page.events {
                 let recorded = event.get();
-                let concerned = self.job.concerns(recorded.sequence, recorded.member)
+                let concerned = recorded.sequence <= self.cursor
+                    && self.job.concerns(recorded.sequence, recorded.member)
                     && self.job.event_types.selects(recorded.event)
                     && self.target.wants(&recorded);
                 if concerned {

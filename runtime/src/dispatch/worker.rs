@@ -333,7 +333,7 @@ impl Worker {
         }
         let Some(target) = self.target.clone().filter(|_| self.is_serving()) else { return };
         if let Some(job) = &mut self.job {
-            job.advance(&self.shared, &target, self.lanes.waiting());
+            job.advance(&self.shared, &target, &self.lanes);
         }
     }
 

@@ -236,6 +236,9 @@ impl SubscriptionService for Api {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let entry = self.subscription(tenant, &request.subscription_id)?;
         let selected = |t: &&EventType| t.is_public() && entry.definition.event_types.mask() & bit(**t) != 0;
+        if !entry.definition.consumer.is_empty() {
+            return Err(Refused::precondition("NO_URL", "a consumer has no URL to send an example to").into());
+        }
         let event_type = match request.event_type.as_str() {
             "" => EventType::ALL.iter().find(selected).copied(),
             name => EventType::parse(name).filter(|t| t.is_public()),
