@@ -204,6 +204,7 @@ fn sample(kind: EventType) -> Record {
                 description: "till".into(),
                 created_at: NOW,
                 revoked_at: Some(UnixMillis(0)),
+                write_key: false,
             },
         }
         .into(),
@@ -469,6 +470,14 @@ fn old_records_are_read() {
     if append {
         std::fs::write(&path, golden).unwrap();
     }
+}
+
+#[test]
+fn a_write_key_is_read_as_one() {
+    let mut record = sample(EventType::CredentialIssued);
+    let Event::CredentialIssued(issued) = &mut record.events[0] else { panic!("another kind") };
+    issued.credential.write_key = true;
+    assert_eq!(decode_record(&encode_record(&record)), Ok(record));
 }
 
 fn sample_member() -> Member {
