@@ -140,7 +140,7 @@ fn counted(refused: Refused) -> Refused {
     refused
 }
 
-fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
+pub(super) fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
     headers.insert(HeaderName::from_static("x-ratelimit-limit"), allowance.limit.into());
     headers.insert(HeaderName::from_static("x-ratelimit-remaining"), allowance.remaining.into());
     headers.insert(HeaderName::from_static("x-ratelimit-reset"), allowance.reset_unix_s.into());
@@ -159,7 +159,17 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
     Err(refuse(415, "UNSUPPORTED_MEDIA_TYPE", message))
 }
 
-async fn read(http: &Http, headers: &HeaderMap, body: &mut Body, bytes_max: usize) -> Result<Bytes, Refused> {
+/// Reads a body of at most so many bytes.
+///
+/// # Errors
+///
+/// `REQUEST_TOO_LARGE`, `INVALID_BODY`.
+pub(super) async fn read(
+    http: &Http,
+    headers: &HeaderMap,
+    body: &mut Body,
+    bytes_max: usize,
+) -> Result<Bytes, Refused> {
     let too_large = || {
         refuse(413, "REQUEST_TOO_LARGE", format!("Request body is too large, at most {bytes_max} bytes are allowed"))
     };
@@ -181,7 +191,7 @@ async fn read(http: &Http, headers: &HeaderMap, body: &mut Body, bytes_max: usiz
 }
 
 /// Throws the rest of a body away, up to a bound.
-async fn discard(body: Body) {
+pub(super) async fn discard(body: Body) {
     let rest = async {
         let (mut body, mut bytes) = (body, 0);
         while let Some(Ok(frame)) = body.frame().await {
