@@ -500,6 +500,17 @@ fn an_operators_file_is_a_dialect() {
 }
 
 #[test]
+fn the_file_in_the_readme_loads() {
+    let readme = include_str!("../dialects/README.md");
+    let (_, file) = readme.split_once("```toml\n").expect("an example");
+    let dialect = load(file.split("```").next().expect("ends")).expect("loads");
+    let settings = dialect.settings(&BTreeMap::new()).expect("defaults");
+    let data = json!({"amount": 5, "shop": "Bukarest"});
+    let said = dialect.render(&settings, &message("points.credited", &data)).expect("renders").expect("spoken");
+    assert_eq!(body(&said)["data"], json!({"points": 5, "at": "2025-04-25T12:34:01.250Z", "shop": "Bukarest"}));
+}
+
+#[test]
 fn bad_files_are_refused_with_their_place() {
     load(GOOD).expect("good");
     for (from, to, expected) in BAD_FILES {

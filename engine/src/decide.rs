@@ -10,23 +10,19 @@
 //!
 //! - Loading. The caller brings what the command names, in a [`WorkingSet`].
 
+mod delivery;
 mod member;
 
-use crate::command::{Action, Command, Died};
-use crate::dispatch::job::JOB_NAMED_MAX;
-use crate::dispatch::{Auth, BreakerState, Subscription, SubscriptionState};
+use crate::command::{Action, Command};
 use crate::event::*;
-use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, SubscriptionId, Tenant};
+use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, Tenant};
 use crate::loyalty::campaign::{Campaign, EarningRule};
 use crate::loyalty::consumption::{self, Consumption, Line, Receipt};
 use crate::loyalty::fact::{self, Fact, FactReceipt};
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::member::{CARDS_MAX, CapUse, Card, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
 use crate::loyalty::punchcard;
-use crate::loyalty::tenant::{
-    ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Credential, Directory, SUBSCRIPTIONS_MAX, SubscriptionEntry,
-    TenantConfig,
-};
+use crate::loyalty::tenant::{ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Credential, Directory, TenantConfig};
 use crate::quantity::{Coins, Points, Stamps};
 use crate::rejection::{InvalidField, Rejection};
 use crate::time::UnixMillis;
@@ -161,114 +157,13 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             let campaign = Campaign { version: current.version + 1, ..campaign.clone() };
             vec![CampaignUpdated { campaign }.into()]
         }
-        Action::CreateSubscription { subscription, secret, owed_after } => {
-            limit("subscriptions", config.subscriptions.len(), SUBSCRIPTIONS_MAX)?;
-            if set.directory.subscription(subscription.id).is_some() {
-                return Err(Rejection::SubscriptionExists(subscription.id));
-            }
-            subscription.validate()?;
-            let same_name = |entry: &&SubscriptionEntry| {
-                !subscription.consumer.is_empty() && entry.definition.consumer == subscription.consumer
-            };
-            if let Some(other) = config.subscriptions.values().find(same_name) {
-                return Err(Rejection::SubscriptionExists(other.definition.id));
-            }
-            let subscription = Subscription { version: 1, ..subscription.clone() };
-            vec![SubscriptionCreated { subscription, secret: secret.clone(), owed_after: *owed_after }.into()]
-        }
-        Action::UpdateSubscription { subscription, etag } => {
-            let current = &entry(config, subscription.id)?.definition;
-            check_etag(etag.as_deref(), current.version)?;
-            subscription.validate()?;
-            let subscription = Subscription { version: current.version + 1, ..subscription.clone() };
-            vec![SubscriptionUpdated { subscription }.into()]
-        }
-        Action::DeleteSubscription { subscription_id } => {
-            entry(config, *subscription_id)?;
-            vec![SubscriptionDeleted { subscription_id: *subscription_id }.into()]
-        }
-        Action::SetSubscriptionState { subscription_id, state, reason } => {
-            if entry(config, *subscription_id)?.state == *state {
-                return Ok(Decision::Already(Sequence(0)));
-            }
-            let (subscription_id, reason) = (*subscription_id, reason.clone());
-            vec![match state {
-                SubscriptionState::Active => SubscriptionResumed { subscription_id, reason }.into(),
-                SubscriptionState::Paused => SubscriptionPaused { subscription_id, reason }.into(),
-                SubscriptionState::Disabled => SubscriptionDisabled { subscription_id, reason }.into(),
-            }]
-        }
-        Action::RotateSecret { subscription_id, secret, previous_until } => {
-            entry(config, *subscription_id)?;
-            let (subscription_id, previous_until) = (*subscription_id, *previous_until);
-            vec![SubscriptionSecretRotated { subscription_id, secret: secret.clone(), previous_until }.into()]
-        }
-        Action::ReportDeliveries { subscription_id, progress, died, breaker, disable } => {
-            let entry = entry(config, *subscription_id)?;
-            let mut events =
-                vec![DeliveryProgressed { subscription_id: *subscription_id, progress: progress.clone() }.into()];
-            events.extend(died.iter().map(|d| dead_lettered(*subscription_id, d)));
-            events.extend(breaker.iter().map(|state| breaker_turned(*subscription_id, *state)));
-            if let Some(reason) = disable
-                && entry.state != SubscriptionState::Disabled
-            {
-                let (subscription_id, reason) = (*subscription_id, reason.clone());
-                events.push(SubscriptionDisabled { subscription_id, reason }.into());
-            }
-            events
-        }
-        Action::StartJob { subscription_id, job } => {
-            entry(config, *subscription_id)?;
-            job.validate()?;
-            vec![DeliveryJobStarted { subscription_id: *subscription_id, job: job.clone() }.into()]
-        }
-        Action::AdvanceJob { subscription_id, job_id, next_sequence, put_back } => {
-            entry(config, *subscription_id)?;
-            let (subscription_id, job_id, next_sequence) = (*subscription_id, *job_id, *next_sequence);
-            vec![DeliveryJobAdvanced { subscription_id, job_id, next_sequence, put_back: put_back.clone() }.into()]
-        }
-        Action::EndJob { subscription_id, job, cancelled } => {
-            entry(config, *subscription_id)?;
-            let (subscription_id, job_id, kind) = (*subscription_id, job.id, job.kind);
-            vec![DeliveryJobEnded { subscription_id, job_id, kind, cancelled: *cancelled }.into()]
-        }
-        Action::DropDeadLetters { subscription_id, sequences, reason } => {
-            entry(config, *subscription_id)?;
-            limit("dead letters in one call", sequences.len().saturating_sub(1), JOB_NAMED_MAX)?;
-            text("reason", reason, 500)?;
-            let (sequences, reason) = (sequences.clone(), reason.clone());
-            vec![DeadLettersDropped { subscription_id: *subscription_id, sequences, reason }.into()]
-        }
-        Action::Redrive { subscription_id, sequences } => {
-            entry(config, *subscription_id)?;
-            limit("dead letters in one redrive", sequences.len().saturating_sub(1), REDRIVE_MAX)?;
-            vec![DeadLettersRedriven { subscription_id: *subscription_id, sequences: sequences.clone() }.into()]
-        }
+        action => return delivery::decide(set.directory, config, action),
     };
     Ok(Decision::Events(events))
 }
 
 fn one(event: Event) -> Decision {
     Decision::Events(vec![event])
-}
-
-fn dead_lettered(subscription_id: SubscriptionId, died: &Died) -> Event {
-    DeliveryDeadLettered {
-        subscription_id,
-        sequence: died.sequence,
-        event_type: died.event_type.clone(),
-        attempts: died.attempts,
-        reason: died.reason.clone(),
-    }
-    .into()
-}
-
-fn breaker_turned(subscription_id: SubscriptionId, breaker: BreakerState) -> Event {
-    match breaker {
-        BreakerState::Open { .. } => BreakerOpened { subscription_id, breaker }.into(),
-        BreakerState::HalfOpen { .. } => BreakerHalfOpened { subscription_id, breaker }.into(),
-        BreakerState::Closed => BreakerClosed { subscription_id }.into(),
-    }
 }
 
 fn decide_fact(set: &WorkingSet<'_>, command: &Command, fact: &Fact) -> Result<Event, Rejection> {
@@ -297,10 +192,6 @@ fn decide_fact(set: &WorkingSet<'_>, command: &Command, fact: &Fact) -> Result<E
 fn tenant_config<'a>(set: &WorkingSet<'a>, command: &Command) -> Result<&'a TenantConfig, Rejection> {
     let config = set.directory.tenant(command.tenant);
     config.map(|c| &**c).ok_or(Rejection::AdvertiserNotFound(command.tenant.advertiser))
-}
-
-fn entry(config: &TenantConfig, id: SubscriptionId) -> Result<&SubscriptionEntry, Rejection> {
-    config.subscriptions.get(&id).ok_or(Rejection::SubscriptionNotFound(id))
 }
 
 /// Another that has the key. One advertiser may use it in both environments: a key alone, without its
@@ -353,7 +244,7 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
             e.campaign == Campaign { version: e.campaign.version, ..campaign.clone() }
         }
         (Event::SubscriptionCreated(e), Action::CreateSubscription { subscription, owed_after, .. }) => {
-            e.owed_after == *owed_after && same_subscription(&e.subscription, subscription)
+            e.owed_after == *owed_after && delivery::same_subscription(&e.subscription, subscription)
         }
         (Event::AdvertiserCreated(e), Action::CreateAdvertiser { advertiser_id, name }) => {
             e.name == *name && advertiser_id.is_none_or(|id| id == e.advertiser_id)
@@ -375,27 +266,6 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
         _ => false,
     };
     if same { Ok(()) } else { Err(Rejection::RequestIdReused { request_id: request_id.into() }) }
-}
-
-/// Whether two are alike but for what the server makes: secrets are sealed differently each time.
-fn same_subscription(first: &Subscription, again: &Subscription) -> bool {
-    let blank = |given: &Subscription| {
-        let mut blank = Subscription { id: first.id, version: first.version, ..given.clone() };
-        blank.headers.iter_mut().for_each(|(_, value)| value.0.clear());
-        blank.headers.sort_by(|(one, _), (other, _)| one.cmp(other));
-        if let Some(certificate) = &mut blank.client_certificate {
-            certificate.key_pem.0.clear();
-        }
-        match &mut blank.auth {
-            Auth::None => {}
-            Auth::Basic(basic) => basic.password.0.clear(),
-            Auth::Bearer { token } => token.0.clear(),
-            Auth::OAuth2(oauth2) => oauth2.client_secret.0.clear(),
-            Auth::WriteKey { key } => key.0.clear(),
-        }
-        blank
-    };
-    blank(first) == blank(again)
 }
 
 fn create_advertiser(directory: &Directory, id: Option<AdvertiserId>, name: &str) -> Result<Event, Rejection> {

@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn what_is_no_filter_is_refused() {
         let nested = "event.data.a.exists(x, event.data.b.exists(y, x == y))";
-        let walks = vec!["event.data.a.exists(x, x == 1)"; 9].join(" && ");
+        let walks = ["event.data.a.exists(x, x == 1)"; 9].join(" && ");
         let deep = "(".repeat(900) + "true" + &")".repeat(900);
         let long = "true && ".repeat(300) + "true";
         for (filter, why) in [

@@ -205,15 +205,16 @@ async fn a_dead_letter_is_listed_and_can_be_redriven() {
     let redrive = async |preview| {
         let subscription_id = subscription_id.clone();
         let request = v1::RedriveDeadLettersRequest { subscription_id, preview, ..Default::default() };
-        world.api.deliveries().redrive_dead_letters(request).await.expect("it exists").into_inner().redriven
+        world.api.deliveries().redrive_dead_letters(request).await.expect("it exists").into_inner()
     };
-    assert_eq!(redrive(true).await, 1);
+    assert_eq!(redrive(true).await.redriven, 1);
     assert_eq!(dead_letters().await.len(), 1, "a preview changes nothing");
-    assert_eq!(redrive(false).await, 1);
+    let job = redrive(false).await.job.expect("all of them are a job");
     assert!(world.delivered("/shop", 2).await.contains(&dead.sequence));
     let received = world.receiver.received("/shop");
     let of_it: Vec<&Received> = received.iter().filter(|one| one.sequence == dead.sequence).collect();
     assert_eq!(of_it.len(), 4, "three that failed, one that did not");
+    assert!(job.to_sequence >= dead.sequence && job.state() != v1::DeliveryJobState::Cancelled, "{job:?}");
     assert!(of_it.iter().all(|one| one.webhook_id == dead.webhook_id && one.body == of_it[0].body));
     until("no dead letter is left", SOON, async || match dead_letters().await.len() {
         0 => Ok(()),

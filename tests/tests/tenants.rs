@@ -79,6 +79,12 @@ async fn what_is_anothers_is_not_found() {
     let list = v1::ListDeliveriesRequest { subscription_id: subscription_id(), ..Default::default() };
     let dead = v1::ListDeadLettersRequest { subscription_id: subscription_id(), ..Default::default() };
     let redrive = v1::RedriveDeadLettersRequest { subscription_id: subscription_id(), ..Default::default() };
+    let drop =
+        v1::DropDeadLettersRequest { subscription_id: subscription_id(), sequences: vec![1], reason: String::new() };
+    let replay = v1::ReplayEventsRequest { subscription_id: subscription_id(), ..Default::default() };
+    let jobs = v1::ListDeliveryJobsRequest { subscription_id: subscription_id() };
+    let job = v1::GetDeliveryJobRequest { subscription_id: subscription_id(), job_id: subscription_id() };
+    let cancel = v1::CancelDeliveryJobRequest { subscription_id: subscription_id(), job_id: subscription_id() };
     let delivery = v1::GetDeliveryRequest { subscription_id: subscription_id(), sequence: theirs.entry };
     let attempts = v1::ListAttemptsRequest { subscription_id: subscription_id(), sequence: theirs.entry };
     let retry = v1::RetryDeliveryRequest { subscription_id: subscription_id(), sequence: theirs.entry };
@@ -123,6 +129,11 @@ async fn what_is_anothers_is_not_found() {
         ("retry", came_to(deliveries.retry_delivery(retry).await)),
         ("list dead letters", came_to(deliveries.list_dead_letters(dead).await)),
         ("redrive", came_to(deliveries.redrive_dead_letters(redrive).await)),
+        ("drop", came_to(deliveries.drop_dead_letters(drop).await)),
+        ("replay", came_to(deliveries.replay_events(replay).await)),
+        ("list jobs", came_to(deliveries.list_delivery_jobs(jobs).await)),
+        ("get job", came_to(deliveries.get_delivery_job(job).await)),
+        ("cancel job", came_to(deliveries.cancel_delivery_job(cancel).await)),
         (
             "get campaign",
             came_to(campaigns.get_campaign(v1::GetCampaignRequest { campaign_id: theirs.campaign_id.clone() }).await),

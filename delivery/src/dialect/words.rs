@@ -432,3 +432,81 @@ pub(super) fn header_value(text: &str) -> Result<Option<HeaderValue>, ()> {
     }
     HeaderValue::try_from(text).map(Some).map_err(|_| ())
 }
+
+#[cfg(test)]
+mod tests_of_words {
+    use super::*;
+
+    fn eval(expression: &str) -> String {
+        let env = environment();
+        let value = env.compile_expression(expression).and_then(|e| e.eval(Value::UNDEFINED));
+        value.and_then(|value| json(&value)).unwrap_or_else(|e| e.detail().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn words() {
+        for (expression, expected) in [
+            (r#""points_received" | camel"#, r#""pointsReceived""#),
+            (r#""points_received" | pascal"#, r#""PointsReceived""#),
+            (r#""PunchcardStampsReceived" | snake"#, r#""punchcard_stamps_received""#),
+            (r#""Redeem Reward Started" | kebab"#, r#""redeem-reward-started""#),
+            (r#"{"a_b": [{"c_d": 1}], "e": none} | camel"#, r#"{"aB":[{"cD":1}],"e":null}"#),
+            (r#"none | camel"#, "null"),
+            (r#"{"a": none, "b": 0} | without_nulls"#, r#"{"b":0}"#),
+            (r#"{"a": 1, "b": 2, "c": 3} | omit("a", "c")"#, r#"{"b":2}"#),
+            (r#"nothing | default("NA")"#, r#""NA""#),
+            (r#"none | default("NA")"#, r#""NA""#),
+            (r#""" | default("NA")"#, r#""""#),
+            (r#""" | default("NA", true)"#, r#""NA""#),
+            (r#""2023-09-22T10:12:48.68849339Z" | rfc3339"#, r#""2023-09-22T10:12:48.68849339Z""#),
+            (r#""2023-09-22T12:12:48.68849339+02:00" | rfc3339(9)"#, r#""2023-09-22T10:12:48.688493390Z""#),
+            (r#""2023-09-22T10:12:48.68849339Z" | rfc3339(7)"#, r#""2023-09-22T10:12:48.6884933Z""#),
+            (r#""2023-09-22T10:12:48.68849339Z" | rfc3339("ms")"#, r#""2023-09-22T10:12:48.688Z""#),
+            (r#""2023-09-22T10:12:48.68849339Z" | rfc3339("s")"#, r#""2023-09-22T10:12:48Z""#),
+            (r#"1695377568688 | rfc3339"#, r#""2023-09-22T10:12:48.688Z""#),
+            (r#""0001-01-01T00:00:00Z" | rfc3339"#, r#""0001-01-01T00:00:00Z""#),
+            (r#""2023-09-22T10:12:48.688Z" | unix"#, "1695377568"),
+            (r#""2023-09-22T10:12:48.688Z" | unix_ms"#, "1695377568688"),
+            (r#""yesterday" | unix"#, "needs an RFC 3339 date or unix milliseconds, has another string"),
+            (r#""velo-club" | prefixed("camp_")"#, r#""camp_velo-club""#),
+            (r#""camp_1" | prefixed("camp_")"#, r#""camp_1""#),
+            (r#"none | prefixed("camp_")"#, "null"),
+            (r#"42 | pad(5)"#, r#""00042""#),
+            (r#"150 | times(-1)"#, "-150"),
+            (r#"9223372036854775807 | times(2)"#, "is too large"),
+            (r#""a b\"%ü" | percent_encoded"#, r#""a%20b%22%25%C3%BC""#),
+            (r#""01966cf2-3c40-7000-8000-000000000001" | ulid"#, r#""01JSPF4F20E008000000000001""#),
+            (r#""ev_1" | ulid"#, r#""ev_1""#),
+            (r#""a,b" | split(",") | join("-")"#, r#""a-b""#),
+            (r#"[3, 4] | first"#, "3"),
+            (r#"none | first"#, "null"),
+            (r#"none | length"#, "0"),
+            (r#"[{"k": 1, "v": 2}] | selectattr("k", "eq", 1) | map(attribute="v") | list"#, "[2]"),
+            (r#"optional("a", "\"")"#, r#""\"a\":\"\\\"\",""#),
+            (r#"optional("a", none)"#, r#""""#),
+        ] {
+            assert_eq!(eval(expression), expected, "{expression}");
+        }
+    }
+
+    #[test]
+    fn every_word_is_there_and_every_filter_is_in_the_readme() {
+        let readme = include_str!("../../dialects/README.md");
+        for filter in FILTERS {
+            let known = environment().compile_expression(&format!("none | {filter}")).map(|e| e.eval(Value::UNDEFINED));
+            let unknown = matches!(known, Ok(Err(e)) if e.kind() == ErrorKind::UnknownFilter);
+            assert!(!unknown, "{filter}");
+            assert!(readme.contains(&format!("`{filter}`")) || readme.contains(&format!("`{filter}(")), "{filter}");
+        }
+        for test in TESTS {
+            let known = environment().compile_expression(&format!("1 is {test}(1)")).map(|e| e.eval(Value::UNDEFINED));
+            assert!(!matches!(known, Ok(Err(e)) if e.kind() == ErrorKind::UnknownTest), "{test}");
+        }
+        for variable in VARIABLES {
+            assert!(readme.contains(&format!("`{variable}`")), "{variable}");
+        }
+        for words in [VARIABLES, FUNCTIONS, FILTERS, TESTS] {
+            assert!(words.is_sorted(), "{words:?}");
+        }
+    }
+}

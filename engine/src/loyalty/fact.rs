@@ -155,7 +155,8 @@ mod tests {
         let now = UnixMillis::parse("2026-03-09T00:00:00Z").expect("a date");
         let fact = raw().check(now).expect("well-formed");
         assert_eq!(&*fact.properties.0, r#"{"url":"https://example.com","n":1.5}"#);
-        let bad: [(&str, fn(&mut RawFact)); 9] = [
+        type Spoil = fn(&mut RawFact);
+        let bad: [(&str, Spoil); 9] = [
             ("source", |f| f.source.clear()),
             ("fact_id", |f| f.fact_id = "x".repeat(129)),
             ("fact_id", |f| f.fact_id = "a\u{1b}".into()),

@@ -446,7 +446,8 @@ impl Worker {
             }
             Outcome::Gone => {
                 self.state = SubscriptionState::Disabled;
-                self.disable = Some("the receiver answered 410 Gone".into());
+                let how = if report.status == Some(410) { "answered 410 Gone" } else { "asked for it" };
+                self.disable = Some(format!("the receiver {how}"));
                 (Settled::Again { due: now }, before)
             }
             // An attempt that somebody asked for leaves the schedule as it was.

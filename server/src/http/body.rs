@@ -246,7 +246,7 @@ mod tests {
             (identifiers("{}"), r#"INVALID_IDENTIFIER: identifiers "{}" must be an array"#.into()),
             (identifiers("[7]"), r#"INVALID_IDENTIFIER: identifiers[0] "7" must be an object with key and value"#.into()),
             (identifiers(r#"[{"key":"phoneNumber","value":40720005123}]"#), r#"INVALID_IDENTIFIER: identifiers[0].value "40720005123" must be a string"#.into()),
-            (identifiers(r#"[{"key":"loyaltyId","value":"1"}]"#), r#"INVALID_IDENTIFIER: identifiers[0].key "loyaltyId" must be phoneNumber or email"#.into()),
+            (identifiers(r#"[{"key":"loyaltyId","value":"1"}]"#), r#"INVALID_IDENTIFIER: identifiers[0].key "loyaltyId" must be phoneNumber, email or externalId"#.into()),
             (lines("[]"), no_lines.clone()),
             (lines("null"), no_lines),
             (lines("3"), r#"INVALID_FIELD: consumptionLines "3" must be an array"#.into()),

@@ -88,7 +88,7 @@ fn shapes_are_told_as_the_table_has_them() {
         (
             |c| c.identifiers[0].0 = "x".into(),
             "INVALID_IDENTIFIER",
-            "identifiers[0].key \"x\" must be phoneNumber or email",
+            "identifiers[0].key \"x\" must be phoneNumber, email or externalId",
         ),
     ];
     for (spoil, reason, message) in cases {
