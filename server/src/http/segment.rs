@@ -46,13 +46,14 @@ use punchline_engine::loyalty::fact::Fact;
 use punchline_engine::rejection::Rejection;
 use punchline_runtime::committer::{Answer, Refusal};
 use serde_json::json;
+use tokio::sync::SemaphorePermit;
 use tonic::Code;
 
 use self::message::{Kind, Message, Prepared};
 use super::Http;
 use super::answer::refuse;
 use super::body::{self, Fields, Json as RawJson};
-use super::wecheer::{discard, read, tell};
+use super::wecheer::{discard, large_place, read, tell};
 use crate::ingest;
 use crate::limits::Allowance;
 use crate::refuse::Refused;
@@ -133,7 +134,7 @@ async fn take_in(
         // Who has nothing left is not read.
         limited(http, tenant, 1, told)?;
     }
-    let bytes = read_body(http, kind, headers, body).await.map_err(counted)?;
+    let (bytes, _place) = read_body(http, kind, headers, body).await.map_err(counted)?;
     let parsed = parse(kind, &bytes);
     let tenant = match (by_header, &parsed) {
         (Some(tenant), _) => tenant,
@@ -190,26 +191,35 @@ fn basic_user(headers: &HeaderMap) -> Result<Option<String>, Refused> {
     user().map(Some).ok_or_else(Refused::invalid_credentials)
 }
 
-/// Reads a body, and decompresses it if it is compressed, within the limit of its route.
-async fn read_body(http: &Http, kind: Option<Kind>, headers: &HeaderMap, body: &mut Body) -> Result<Bytes, Refused> {
+/// Reads a body, and decompresses it if it is compressed, within the limit of its route. What is large holds
+/// its place until it is carried out.
+async fn read_body<'a>(
+    http: &'a Http,
+    kind: Option<Kind>,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<(Bytes, Option<SemaphorePermit<'a>>), Refused> {
     let (what, bytes_max) = match kind {
         Some(_) => ("message", MESSAGE_BYTES_MAX),
         None => ("batch", BATCH_BYTES_MAX),
     };
     let read = read(http, headers, body, bytes_max).await;
-    let bytes = read.map_err(|refused| match refused.reason {
+    let (bytes, place) = read.map_err(|refused| match refused.reason {
         "REQUEST_TOO_LARGE" => too_large(what, bytes_max),
         _ => refused,
     })?;
     let encoding = headers.get(CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes()));
     match encoding.as_deref().map(str::trim) {
-        None | Some("" | "identity") => Ok(bytes),
+        None | Some("" | "identity") => Ok((bytes, place)),
         Some(name) if name.eq_ignore_ascii_case("gzip") => {
+            // A small body may become a large one.
+            let place = if place.is_none() { Some(large_place(http).await?) } else { place };
             let mut plain = Vec::new();
-            let bounded = flate2::read::MultiGzDecoder::new(&*bytes).take(bytes_max as u64 + 1);
-            let read = { bounded }.read_to_end(&mut plain);
-            read.map_err(|_| refuse(400, "INVALID_BODY", "Request body is not gzip, or ended early"))?;
-            if plain.len() > bytes_max { Err(too_large(what, bytes_max)) } else { Ok(plain.into()) }
+            let mut bounded = flate2::read::MultiGzDecoder::new(&*bytes).take(bytes_max as u64 + 1);
+            bounded
+                .read_to_end(&mut plain)
+                .map_err(|_| refuse(400, "INVALID_BODY", "Request body is not gzip, or ended early"))?;
+            if plain.len() > bytes_max { Err(too_large(what, bytes_max)) } else { Ok((plain.into(), place)) }
         }
         Some(other) => {
             let shown: String = other.chars().take(80).collect();
