@@ -56,6 +56,17 @@ pub enum Action {
         /// What the caller believes to change: the etag it read.
         etag: Option<String>,
     },
+    /// Register whoever the identifiers do not name yet, add to what is known of the member that they name.
+    IdentifyMember {
+        /// The id of a new one.
+        member_id: MemberId,
+        /// Known by; at least one.
+        identifiers: Vec<Identifier>,
+        /// What is known; what is empty in it stays as it is.
+        profile: Profile,
+        /// From where, if it is a new one.
+        registration_source: String,
+    },
     /// Let a member earn nothing.
     BlockMember {
         /// Who.
@@ -251,10 +262,16 @@ impl Command {
         match &self.action {
             Action::RecordConsumption(c) => &c.identifiers,
             Action::PublishFact(f) => &f.identifiers,
-            Action::RegisterMember { identifiers, .. } => identifiers,
+            Action::RegisterMember { identifiers, .. } | Action::IdentifyMember { identifiers, .. } => identifiers,
             Action::UpdateMember { identifiers: Some(identifiers), .. } => identifiers,
             _ => &[],
         }
+    }
+
+    /// Whether it is about the member that its identifiers name.
+    pub fn names_by_identifiers(&self) -> bool {
+        use Action::{IdentifyMember, PublishFact, RecordConsumption};
+        matches!(self.action, RecordConsumption(_) | PublishFact(_) | IdentifyMember { .. })
     }
 
     /// The member that it names by id.

@@ -11,17 +11,18 @@
 //! - Loading. The caller brings what the command names, in a [`WorkingSet`].
 
 mod delivery;
+mod member;
 
 use crate::command::{Action, Command};
 use crate::event::*;
-use crate::id::{AdvertiserId, CampaignId, CredentialId, MemberId, Sequence};
+use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, Tenant};
 use crate::loyalty::campaign::{Campaign, EarningRule};
 use crate::loyalty::consumption::{self, Consumption, Line, Receipt};
 use crate::loyalty::fact::{self, Fact, FactReceipt};
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::member::{CARDS_MAX, CapUse, Card, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
 use crate::loyalty::punchcard;
-use crate::loyalty::tenant::{ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Directory, TenantConfig};
+use crate::loyalty::tenant::{ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Credential, Directory, TenantConfig};
 use crate::quantity::{Coins, Points, Stamps};
 use crate::rejection::{InvalidField, Rejection};
 use crate::time::UnixMillis;
@@ -83,12 +84,15 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             unreachable!("handled above")
         }
         Action::RegisterMember { member_id, identifiers, profile, registration_source, join } => {
-            return register(set, config, *member_id, identifiers, profile, registration_source, join)
+            return member::register(set, config, *member_id, identifiers, profile, registration_source, join)
                 .map(Decision::Events);
         }
         Action::UpdateMember { member_id, identifiers, profile, etag } => {
             let member = member(*member_id)?;
             return update_member(set, member, identifiers.as_deref(), profile.as_ref(), etag.as_deref());
+        }
+        Action::IdentifyMember { member_id, identifiers, profile, registration_source } => {
+            return member::identify(set, config, *member_id, identifiers, profile, registration_source);
         }
         Action::BlockMember { member_id, reason } => {
             if let Some(blocked) = &member(*member_id)?.blocked
@@ -122,7 +126,7 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             if config.credentials.contains_key(&credential.id) {
                 return Err(Rejection::CredentialExists(credential.id.clone()));
             }
-            if let Some(other) = other_owner(set.directory, command.tenant.advertiser, &credential.id) {
+            if let Some(other) = other_owner(set.directory, command.tenant, credential) {
                 let rule = format!("belongs to advertiser {other} already");
                 return Err(InvalidField::new("api_key", credential.id.as_str(), rule).into());
             }
@@ -190,11 +194,12 @@ fn tenant_config<'a>(set: &WorkingSet<'a>, command: &Command) -> Result<&'a Tena
     config.map(|c| &**c).ok_or(Rejection::AdvertiserNotFound(command.tenant.advertiser))
 }
 
-/// Another advertiser that has the key. One advertiser may use it in both environments: a key alone, without
-/// its environment, names nobody.
-fn other_owner(directory: &Directory, own: AdvertiserId, key: &CredentialId) -> Option<AdvertiserId> {
-    let mut others = directory.tenants.iter().filter(|(tenant, _)| tenant.advertiser != own);
-    others.find(|(_, config)| config.credentials.contains_key(key)).map(|(tenant, _)| tenant.advertiser)
+/// Another that has the key. One advertiser may use it in both environments: a key alone, without its
+/// environment, names nobody. But a write key does.
+fn other_owner(directory: &Directory, own: Tenant, key: &Credential) -> Option<AdvertiserId> {
+    let is_other = |of: Tenant| of.advertiser != own.advertiser || (key.write_key && of != own);
+    let mut others = directory.tenants.iter().filter(|(tenant, _)| is_other(**tenant));
+    others.find(|(_, config)| config.credentials.contains_key(&key.id)).map(|(tenant, _)| tenant.advertiser)
 }
 
 fn limit(what: &'static str, count: usize, max: usize) -> Result<(), Rejection> {
@@ -230,6 +235,11 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
                 && e.registration_source == *registration_source
                 && joined.eq(join)
         }
+        (
+            Event::MemberCreated(MemberCreated { identifiers: known, profile: had, .. })
+            | Event::MemberUpdated(MemberUpdated { identifiers: known, profile: had, .. }),
+            Action::IdentifyMember { identifiers, profile, .. },
+        ) => member::says(known, had, identifiers, profile),
         (Event::CampaignCreated(e), Action::CreateCampaign { campaign }) => {
             e.campaign == Campaign { version: e.campaign.version, ..campaign.clone() }
         }
@@ -295,36 +305,6 @@ fn check_identifiers(set: &WorkingSet<'_>, identifiers: &[Identifier], owner: Me
     Ok(())
 }
 
-fn register(
-    set: &WorkingSet<'_>,
-    config: &TenantConfig,
-    member_id: MemberId,
-    identifiers: &[Identifier],
-    profile: &Profile,
-    registration_source: &str,
-    join: &[CampaignId],
-) -> Result<Vec<Event>, Rejection> {
-    check_identifiers(set, identifiers, member_id)?;
-    profile.validate()?;
-    text("registration_source", registration_source, 200)?;
-    let created = MemberCreated {
-        member_id,
-        identifiers: identifiers.to_vec(),
-        profile: profile.clone(),
-        registration_source: registration_source.into(),
-    };
-    let mut events = vec![created.into()];
-    for (i, campaign_id) in join.iter().enumerate() {
-        check_joinable(config, campaign_id, set.now, i)?;
-        if join[..i].contains(campaign_id) {
-            let field = format!("join_campaign_ids[{i}]");
-            return Err(InvalidField::new(field, campaign_id.as_str(), "stands twice").into());
-        }
-        events.push(MemberJoinedCampaign { member_id, campaign_id: campaign_id.clone() }.into());
-    }
-    Ok(events)
-}
-
 fn update_member(
     set: &WorkingSet<'_>,
     member: &Member,
@@ -339,25 +319,7 @@ fn update_member(
     let identifiers = identifiers.unwrap_or(&member.identifiers);
     let profile = profile.unwrap_or(&member.profile);
     profile.validate()?;
-    let old = &member.profile;
-    let changed: Vec<String> = [
-        ("identifiers", identifiers != member.identifiers),
-        ("profile.first_name", profile.first_name != old.first_name),
-        ("profile.last_name", profile.last_name != old.last_name),
-        ("profile.birth_date", profile.birth_date != old.birth_date),
-        ("profile.locale", profile.locale != old.locale),
-        ("profile.marketing_consent", profile.marketing_consent != old.marketing_consent),
-        ("profile.attributes", profile.attributes != old.attributes),
-    ]
-    .into_iter()
-    .filter(|&(_, changed)| changed)
-    .map(|(path, _)| path.into())
-    .collect();
-    if changed.is_empty() {
-        return Ok(Decision::Already(member.as_of));
-    }
-    let (identifiers, profile) = (identifiers.to_vec(), profile.clone());
-    Ok(one(MemberUpdated { member_id: member.id, identifiers, profile, changed }.into()))
+    Ok(member::updated(member, identifiers, profile))
 }
 
 fn adjust(member: &Member, currency: &Currency, amount: i64, reason: &str) -> Result<Event, Rejection> {

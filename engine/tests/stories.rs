@@ -6,11 +6,12 @@ use proptest::prelude::*;
 use punchline_engine::command::Action;
 use punchline_engine::dispatch::Subscription;
 use punchline_engine::event::{Event, EventType};
-use punchline_engine::id::{AdvertiserId, SubscriptionId};
+use punchline_engine::id::{AdvertiserId, Environment, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::{Campaign, EarningRule, Overflow, Punchcard};
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::ledger::Currency;
-use punchline_engine::loyalty::tenant::SealedSecret;
+use punchline_engine::loyalty::member::{Identifier, Profile};
+use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope, SealedSecret};
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use support::*;
@@ -215,6 +216,73 @@ fn subscription() -> Subscription {
         headers: vec![("x-key".into(), SealedSecret(vec![1]))],
         ..Subscription::to(SubscriptionId(Uuid::from_u128(1)), "https://example.com/")
     }
+}
+
+#[test]
+fn an_identification_registers_or_adds() {
+    let mut world = World::new();
+    world.accept(register(1, true));
+    let identify = |identifiers: Vec<Identifier>, first_name: &str, attributes: &[(&str, &str)]| {
+        let attributes = attributes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let profile = Profile { first_name: first_name.into(), attributes, ..Profile::default() };
+        let registration_source = "segment".into();
+        Action::IdentifyMember { member_id: member_id(2), identifiers, profile, registration_source }
+    };
+    let external = |id: &str| Identifier::parse("identifiers[0]", "externalId", id).expect("an id");
+    let told = |events: Vec<Event>| events.iter().map(|e| e.event_type().as_str()).collect::<Vec<_>>();
+
+    // Known by one of its identifiers: the others are added, and nothing is taken away.
+    let both = || vec![external("u1"), email(1)];
+    let ana = identify(both(), "Ana", &[("plan", "gold")]);
+    assert_eq!(told(world.submit_as(Some("a"), ana.clone()).expect("accepted")), ["member.updated"]);
+    assert_eq!(world.submit_as(Some("a"), ana), Ok(vec![]), "a repeat changes nothing");
+    let other = identify(both(), "Anna", &[]);
+    let reused = Rejection::RequestIdReused { request_id: "a".into() };
+    assert_eq!(world.submit_as(Some("a"), other.clone()), Err(reused));
+    assert_eq!(told(world.submit_as(Some("b"), other).expect("accepted")), ["member.updated"]);
+    assert_eq!(world.submit(identify(vec![external("u1")], "", &[("plan", "gold")])), Ok(vec![]), "known already");
+    let member = &world.members[&member_id(1)];
+    assert_eq!(member.identifiers, [email(1), external("u1")]);
+    let Profile { first_name, attributes, .. } = &member.profile;
+    assert_eq!((first_name.as_str(), attributes["plan"].as_str()), ("Anna", "gold"));
+
+    // Nobody yet.
+    let new = identify(vec![external("u2"), email(2)], "Dan", &[]);
+    assert_eq!(told(world.submit_as(Some("c"), new.clone()).expect("accepted")), ["member.created"]);
+    assert_eq!(world.submit_as(Some("c"), new), Ok(vec![]));
+    assert_eq!(world.members.len(), 2);
+
+    // Two at once, nobody at all, and more than there is room for.
+    let two = world.submit(identify(vec![external("u1"), email(2)], "", &[])).expect_err("two members");
+    assert_eq!(two.reason(), "IDENTIFIERS_CONFLICT");
+    assert_eq!(world.submit(identify(vec![], "", &[])).expect_err("nobody").reason(), "IDENTIFIERS_REQUIRED");
+    let twenty: Vec<_> = (0..20).map(|i| external(&format!("x{i}"))).chain([email(1)]).collect();
+    assert_eq!(world.submit(identify(twenty, "", &[])).expect_err("too many").reason(), "INVALID_FIELD");
+    let many: Vec<(String, String)> = (0..60).map(|i| (format!("k{i:02}"), "v".into())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    world.submit_as(Some("d"), identify(vec![email(1)], "", &many)).expect("as many as there is room for");
+    assert_eq!(world.members[&member_id(1)].profile.attributes.len(), 50);
+    assert_eq!(world.submit_as(Some("d"), identify(vec![email(1)], "", &many)), Ok(vec![]), "the same again");
+}
+
+#[test]
+fn a_write_key_names_one_tenant() {
+    let mut world = World::new();
+    let credential = |write_key| Credential {
+        id: "key".parse().expect("a slug"),
+        secret_hash: NO_SECRET,
+        scopes: vec![Scope::Ingest],
+        description: String::new(),
+        created_at: NOW,
+        revoked_at: None,
+        write_key,
+    };
+    let issue = |write_key| Action::IssueCredential { credential: credential(write_key) };
+    let staging = Tenant { environment: Environment::Staging, ..TENANT };
+    world.accept(issue(false));
+    world.tenant = Some(staging);
+    assert_eq!(world.submit(issue(true)).expect_err("a key of production").reason(), "INVALID_FIELD");
+    world.accept(issue(false));
 }
 
 #[test]

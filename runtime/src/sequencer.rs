@@ -322,10 +322,11 @@ impl Sequencer {
         for identifier in identifiers {
             owners.push(self.views.owner(command.tenant, identifier)?);
         }
-        let member_id = command.member_id().or_else(|| match command.action {
-            Action::RecordConsumption(_) | Action::PublishFact(_) => resolve(identifiers, &owners).ok().flatten(),
-            _ => None,
-        });
+        let by_identifiers = || resolve(identifiers, &owners).ok().flatten();
+        let member_id = match command.names_by_identifiers() {
+            true => by_identifiers(),
+            false => command.member_id(),
+        };
         let member = match member_id {
             Some(id) => self.views.member(command.tenant, id)?,
             None => None,

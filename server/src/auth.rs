@@ -3,6 +3,7 @@
 //! ```text
 //! operator token ───────────────┐
 //! apiKey + apiSecret ──authorize──▶ access token ──caller_of──▶ Caller ──require──▶ Tenant
+//! write key ─────────────────────────────────────────reports_for────────────────────▶ Tenant
 //! ```
 //!
 //! # Invariants
@@ -10,7 +11,9 @@
 //! - Secrets and the operator token are compared in constant time; a key that does not exist takes the
 //!   same path as a wrong secret.
 //! - A token is worth nothing once its credential is revoked: the directory is asked at every call.
-//! - A [`Tenant`] comes out of [`Caller::require`] only, so no call reaches another tenant's data.
+//! - A [`Tenant`] comes out of [`Caller::require`] and [`Auth::reports_for`] only, so no call reaches
+//!   another tenant's data.
+//! - A write key opens Segment's routes and nothing else; a pair's key does not open those.
 //!
 //! # What is absent on purpose
 //!
@@ -41,6 +44,8 @@ pub const ENVIRONMENT_METADATA: &str = "punchline-environment";
 const TOKEN_VALID_MS: i64 = 3_600_000;
 /// Verified tokens that are remembered; one more verification each is all that forgetting costs.
 const TOKENS_CACHED: usize = 10_000;
+/// Write keys whose tenant is remembered; a look through all tenants each is all that forgetting costs.
+const WRITE_KEYS_CACHED: usize = 10_000;
 /// Longest `authorization` value that is looked at: ours have some 300 bytes.
 const AUTHORIZATION_BYTES_MAX: usize = 4_096;
 /// Wrong secrets a minute for a tenant's keys, until none is looked at: a secret may have been chosen by a
@@ -55,6 +60,8 @@ pub struct Auth {
     operator: Option<[u8; 32]>,
     tokens: Tokens,
     wrong_secrets: RateLimiter,
+    /// Where a write key was found last: to be looked at again, since it may have been revoked.
+    write_keys: Cache<CredentialId, Tenant>,
 }
 
 /// What `authorize` hands out.
@@ -144,7 +151,8 @@ impl Auth {
         // Hashed, so that the comparison takes as long whatever the length.
         let operator = (!operator_token.is_empty()).then(|| hash(operator_token));
         let wrong_secrets = RateLimiter::new(WRONG_SECRETS_PER_MINUTE);
-        Auth { node, operator, tokens: Tokens::new(master_key), wrong_secrets }
+        let write_keys = Cache::new(WRITE_KEYS_CACHED);
+        Auth { node, operator, tokens: Tokens::new(master_key), wrong_secrets, write_keys }
     }
 
     /// Hands out an access token for a key pair.
@@ -179,6 +187,25 @@ impl Auth {
         let token = self.tokens.issue(tenant, credential, now)?;
         let expires_at = UnixMillis((now.0 + TOKEN_VALID_MS).div_euclid(1_000) * 1_000);
         Ok(AccessToken { token, advertiser: tenant.advertiser, expires_at })
+    }
+
+    /// The tenant that a write key reports for.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_CREDENTIALS`, whatever is wrong.
+    pub fn reports_for(&self, write_key: &str) -> Result<Tenant, Refused> {
+        let id: CredentialId = write_key.parse().map_err(|_| Refused::invalid_credentials())?;
+        let directory = self.node.directory();
+        let known = self.write_keys.get(&id).filter(|tenant| holds_write_key(&directory, *tenant, &id));
+        if let Some(tenant) = known {
+            return Ok(tenant);
+        }
+        let mut tenants = directory.tenants.keys().copied();
+        let found = tenants.find(|tenant| holds_write_key(&directory, *tenant, &id));
+        let tenant = found.ok_or_else(Refused::invalid_credentials)?;
+        self.write_keys.insert(id, tenant);
+        Ok(tenant)
     }
 
     /// Who calls, by the value of the `authorization` header, and for whom.
@@ -224,7 +251,14 @@ fn find_credential<'a>(
 ) -> Option<(Tenant, &'a Credential)> {
     let id: CredentialId = api_key.parse().ok()?;
     let mut tenants = directory.tenants.iter().filter(|(tenant, _)| tenant.environment == environment);
-    tenants.find_map(|(tenant, config)| Some((*tenant, config.credentials.get(&id)?)))
+    // A write key is known to more people than a pair is, and must lock nobody out: to us it is no key.
+    let pair = |credential: &&Credential| !credential.write_key;
+    tenants.find_map(|(tenant, config)| Some((*tenant, config.credentials.get(&id).filter(pair)?)))
+}
+
+fn holds_write_key(directory: &Directory, tenant: Tenant, id: &CredentialId) -> bool {
+    let credential = directory.tenant(tenant).and_then(|config| config.credentials.get(id));
+    credential.is_some_and(|credential| credential.write_key && credential.revoked_at.is_none())
 }
 
 fn named_tenant(
@@ -352,6 +386,7 @@ mod tests {
             description: String::new(),
             created_at: UnixMillis(0),
             revoked_at: None,
+            write_key: false,
         }
     }
 

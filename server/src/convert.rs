@@ -219,7 +219,7 @@ pub fn event(recorded: &Recorded<'_>) -> v1::Event {
     v1::Event {
         sequence: recorded.sequence.0,
         cause_sequence: recorded.cause.0,
-        r#type: recorded.event.event_type().as_str().into(),
+        r#type: recorded.event.type_name().into(),
         time: Some(timestamp(recorded.time)),
         member_id: recorded.member.map(|id| id.to_string()).unwrap_or_default(),
         data_json: standard::data(recorded),

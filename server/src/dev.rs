@@ -4,7 +4,7 @@
 //!
 //! - It listens on loopback only: everybody knows its credentials.
 //! - Loading is idempotent: a second start finds everything there and writes nothing.
-//! - The known key pair is in force in no journal that is served without `--dev`, and `--dev` brings it
+//! - The known keys are in force in no journal that is served without `--dev`, and `--dev` brings them
 //!   into none that it did not begin: both have the same data directory by default.
 
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use std::io::Write as _;
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
-use punchline_engine::loyalty::tenant::{Credential, Directory, Scope};
+use punchline_engine::loyalty::tenant::{Credential, Directory, NO_SECRET, Scope, TenantConfig};
 use punchline_engine::rejection::Rejection;
 use punchline_runtime::committer::{Outcome, Refusal};
 use punchline_runtime::ids;
@@ -25,10 +25,12 @@ use crate::{auth, campaign_file, convert};
 
 /// The advertiser.
 pub const ADVERTISER: AdvertiserId = AdvertiserId::FIRST;
-/// Its `apiKey`, in both environments.
+/// The `apiKey` of its pair, in both environments.
 pub const API_KEY: &str = "dev-key";
 /// Its `apiSecret`.
 pub const API_SECRET: &str = "dev-secret";
+/// The write key of Segment's clients, for production.
+pub const WRITE_KEY: &str = "dev-write-key";
 /// The operator token; `config/dev.toml` sets it.
 pub const OPERATOR_TOKEN: &str = "dev-operator";
 /// The member's phone number.
@@ -71,13 +73,17 @@ pub fn check_journal(directory: &Directory, is_dev: bool) -> Result<(), StartErr
     }
 }
 
-/// Where the known key pair is in force.
+/// Where the known key pair or the known write key is in force.
 fn known_credentials(directory: &Directory) -> Option<Tenant> {
     let key: CredentialId = API_KEY.parse().expect("a valid api key");
     let secret_hash = auth::hash(API_SECRET);
-    let is_known = |c: &Credential| c.secret_hash == secret_hash && c.revoked_at.is_none();
-    let mut tenants = directory.tenants.iter();
-    tenants.find(|(_, config)| config.credentials.get(&key).is_some_and(is_known)).map(|(tenant, _)| *tenant)
+    let write_key: CredentialId = WRITE_KEY.parse().expect("a valid write key");
+    let is_known = |config: &TenantConfig| {
+        let in_force = |id| config.credentials.get(id).filter(|c| c.revoked_at.is_none());
+        in_force(&key).is_some_and(|c| c.secret_hash == secret_hash)
+            || in_force(&write_key).is_some_and(|c| c.write_key)
+    };
+    directory.tenants.iter().find(|(_, config)| is_known(config)).map(|(tenant, _)| *tenant)
 }
 
 /// Makes sure that advertiser, keys, campaign and member are there, in both environments.
@@ -113,8 +119,23 @@ async fn load_tenant(node: &Node, tenant: Tenant) -> Result<(), StartError> {
             description: "made by serve --dev".into(),
             created_at: now,
             revoked_at: None,
+            write_key: false,
         };
         ensure(node, tenant, "the api key", Action::IssueCredential { credential }).await?;
+    }
+    let write_key = WRITE_KEY.parse().expect("a valid write key");
+    // A write key names one tenant.
+    if tenant.environment == Environment::Production && !config.credentials.contains_key(&write_key) {
+        let credential = Credential {
+            id: write_key,
+            secret_hash: NO_SECRET,
+            scopes: vec![Scope::Ingest],
+            description: "made by serve --dev".into(),
+            created_at: now,
+            revoked_at: None,
+            write_key: true,
+        };
+        ensure(node, tenant, "the write key", Action::IssueCredential { credential }).await?;
     }
     let campaign_id = campaign.id.clone();
     if !config.campaigns.contains_key(&campaign_id) {
@@ -170,6 +191,7 @@ Punchline {version}, development server. Known credentials, loopback only.
   advertiser      {ADVERTISER}     (production and staging)
   apiKey          {API_KEY}
   apiSecret       {API_SECRET}
+  write key       {WRITE_KEY}   (for Segment's clients; production)
   operator token  {operator_token}
   member          phone {PHONE}, e-mail {EMAIL}; has joined velo-club
 
@@ -220,6 +242,7 @@ mod tests {
             description: String::new(),
             created_at: UnixMillis(0),
             revoked_at: None,
+            write_key: id == WRITE_KEY,
         };
         CredentialIssued { credential }.into()
     }
@@ -233,6 +256,7 @@ mod tests {
             ("real data", vec![created(), issued("key", "secret")], false, true),
             ("another secret", vec![created(), issued(API_KEY, "secret")], false, true),
             ("dev data", vec![created(), issued(API_KEY, API_SECRET)], true, false),
+            ("the write key", vec![created(), issued(WRITE_KEY, "")], true, false),
             ("revoked", vec![created(), issued(API_KEY, API_SECRET), revoked()], false, true),
         ] {
             let mut directory = Directory::default();

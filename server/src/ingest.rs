@@ -102,6 +102,27 @@ pub async fn publish(node: &Node, tenant: Tenant, raw: RawFact) -> Result<FactRe
     }
 }
 
+/// Carries out commands of whatever kind, each on its own; gives their answers in their order once all are on
+/// disk. Consumptions among them are counted.
+pub async fn carry_out(node: &Node, commands: Vec<Command>, patient: bool) -> Vec<Answer> {
+    let watch = Stopwatch::start();
+    let is_consumption = |command: &Command| matches!(command.action, Action::RecordConsumption(_));
+    let consumptions: Vec<bool> = commands.iter().map(is_consumption).collect();
+    let answers = match commands.is_empty() {
+        true => Ok(Vec::new()),
+        false => node.submitter().submit_all(commands, patient).await,
+    };
+    let answers = answers.unwrap_or_else(|why| consumptions.iter().map(|_| Err(why.clone().into())).collect());
+    let counted = answers.iter().zip(&consumptions).filter(|(_, is_consumption)| **is_consumption);
+    counted.for_each(|(answer, _)| count(answer, &watch));
+    answers
+}
+
+/// Counts something that was refused and is no consumption.
+pub fn count_rejection(reason: &'static str) {
+    metrics::counter!("punchline_ingest_rejections_total", "reason" => reason).increment(1);
+}
+
 /// Counts consumptions that were refused before their body was looked at: credentials, rate, size, form.
 pub fn count_refused(reason: &'static str, consumptions: usize) {
     METRICS.rejected.increment(consumptions as u64);
@@ -122,7 +143,7 @@ fn receipt(answer: Answer) -> Result<Receipt, Refusal> {
     }
 }
 
-fn count(result: &Result<Receipt, Refusal>, watch: &Stopwatch) {
+fn count<T>(result: &Result<T, Refusal>, watch: &Stopwatch) {
     let metrics = &*METRICS;
     let reason = match result {
         Ok(_) => {

@@ -122,6 +122,14 @@ fn old_records_are_read() {
     }
 }
 
+#[test]
+fn a_write_key_is_read_as_one() {
+    let mut record = sample(EventType::CredentialIssued);
+    let Event::CredentialIssued(issued) = &mut record.events[0] else { panic!("another kind") };
+    issued.credential.write_key = true;
+    assert_eq!(decode_record(&encode_record(&record)), Ok(record));
+}
+
 fn sample_member() -> Member {
     let card = |id: &str, punchcards, cap_uses| Card {
         campaign_id: id.parse().unwrap(),

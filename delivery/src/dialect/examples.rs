@@ -331,6 +331,7 @@ fn credential() -> Credential {
         description: "The tills".into(),
         created_at: at("2025-01-02T08:00:00Z"),
         revoked_at: None,
+        write_key: false,
     }
 }
 

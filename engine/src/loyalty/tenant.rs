@@ -63,7 +63,14 @@ pub struct Credential {
     pub created_at: UnixMillis,
     /// Since when not any more.
     pub revoked_at: Option<UnixMillis>,
+    /// A key without a secret, which Segment's clients report with; its `secret_hash` is [`NO_SECRET`].
+    /// Whoever knows it can report, so it opens nothing else; and a pair's key is never one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub write_key: bool,
 }
+
+/// What stands in place of a hash where there is no secret: the hash of nothing that is known.
+pub const NO_SECRET: [u8; 32] = [0; 32];
 
 /// A subscription with what changes apart from its definition.
 #[derive(Debug, Clone, PartialEq)]

@@ -29,6 +29,8 @@ pub struct World {
     pub journal: Vec<(Sequence, Record)>,
     seen: HashMap<CommandKey, usize>,
     head: u64,
+    /// Whose commands are submitted; [`TENANT`] where none is named.
+    pub tenant: Option<Tenant>,
 }
 
 impl World {
@@ -46,13 +48,13 @@ impl World {
     }
 
     pub fn submit_as(&mut self, request_id: Option<&str>, action: Action) -> Result<Vec<Event>, Rejection> {
-        let command = Command { tenant: TENANT, request_id: request_id.map(str::to_owned), action };
+        let tenant = self.tenant.unwrap_or(TENANT);
+        let command = Command { tenant, request_id: request_id.map(str::to_owned), action };
         let key = command.key();
         let seen = key.as_ref().and_then(|key| self.seen.get(key)).map(|i| &self.journal[*i]);
         let owners: Vec<_> = command.identifiers().iter().map(|i| self.owners.get(i).copied()).collect();
-        let is_consumption = matches!(command.action, Action::RecordConsumption(_));
-        let by_identifier = || resolve(command.identifiers(), &owners).ok().flatten().filter(|_| is_consumption);
-        let member_id = command.member_id().or_else(by_identifier);
+        let by_identifiers = || resolve(command.identifiers(), &owners).ok().flatten();
+        let member_id = if command.names_by_identifiers() { by_identifiers() } else { command.member_id() };
         let set = WorkingSet {
             now: NOW,
             directory: &self.directory,
@@ -65,7 +67,7 @@ impl World {
             Event::MemberCreated(e) => Some(e.member_id),
             _ => member_id,
         };
-        let record = Record { tenant: TENANT, time: NOW, member, key, events: events.clone() };
+        let record = Record { tenant, time: NOW, member, key, events: events.clone() };
         self.apply(record);
         Ok(events)
     }
@@ -85,6 +87,7 @@ impl World {
                 self.members.insert(member.id, member);
             } else if let Some(member) = recorded.member.and_then(|id| self.members.get_mut(&id)) {
                 member.apply(&recorded);
+                self.owners.extend(member.identifiers.iter().map(|i| (i.clone(), member.id)));
             }
         }
         if let Some(key) = &record.key {

@@ -29,7 +29,7 @@ pub(super) enum AdvertisersCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CredentialsCommand {
-    /// Issue a key pair for the advertiser and environment; the secret is shown once
+    /// Issue a key pair for the advertiser and environment; the secret is shown once. Or a write key
     Issue {
         /// Made by the server if absent
         #[arg(long, value_name = "KEY")]
@@ -43,6 +43,9 @@ pub(super) enum CredentialsCommand {
         /// For people
         #[arg(long, default_value = "")]
         description: String,
+        /// A write key for Segment's clients instead of a pair: without a secret, and to ingest only
+        #[arg(long, conflicts_with = "api_secret")]
+        write_key: bool,
     },
     /// The keys of the advertiser and environment
     List,
@@ -60,7 +63,7 @@ pub(super) enum ScopeName {
     Manage,
 }
 
-const CREDENTIAL_COLUMNS: &[&str] = &["api_key", "scopes", "description", "created_at", "revoked_at"];
+const CREDENTIAL_COLUMNS: &[&str] = &["api_key", "scopes", "description", "write_key", "created_at", "revoked_at"];
 
 pub(super) async fn status(client: &Client) -> Result<Answer, Failure> {
     let status = AdminServiceClient::new(client.service()).get_status(v1::GetStatusRequest {}).await?.into_inner();
@@ -94,7 +97,7 @@ pub(super) async fn advertisers(command: AdvertisersCommand, client: &Client) ->
 pub(super) async fn credentials(command: CredentialsCommand, client: &Client) -> Result<Answer, Failure> {
     let mut admin = AdminServiceClient::new(client.service());
     match command {
-        CredentialsCommand::Issue { api_key, api_secret, scope, description } => {
+        CredentialsCommand::Issue { api_key, api_secret, scope, description, write_key } => {
             let scopes = scope.into_iter().map(|name| match name {
                 ScopeName::Ingest => v1::Scope::Ingest.into(),
                 ScopeName::Read => v1::Scope::Read.into(),
@@ -105,9 +108,13 @@ pub(super) async fn credentials(command: CredentialsCommand, client: &Client) ->
                 api_secret: api_secret.unwrap_or_default(),
                 scopes: scopes.collect(),
                 description,
+                write_key,
             };
             let issued = admin.issue_credential(request).await?.into_inner();
-            output::note("keep the secret: it is not shown again");
+            output::note(match write_key {
+                true => "whoever has the write key can report: keep it on servers, never in a page or an app",
+                false => "keep the secret: it is not shown again",
+            });
             Ok(Answer::One(json(&issued)))
         }
         CredentialsCommand::List => {

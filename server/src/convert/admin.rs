@@ -29,6 +29,7 @@ pub fn credential(credential: &Credential) -> v1::Credential {
         description: credential.description.clone(),
         created_at: Some(timestamp(credential.created_at)),
         revoked_at: credential.revoked_at.map(timestamp),
+        write_key: credential.write_key,
     }
 }
 

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use punchline_engine::command::Action;
 use punchline_engine::event::Event;
 use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
-use punchline_engine::loyalty::tenant::{Credential, Scope};
+use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope};
 use punchline_engine::rejection::Rejection;
 use punchline_proto::v1;
 use punchline_proto::v1::admin_service_server::AdminService;
@@ -41,6 +41,18 @@ impl Api {
         let config = self.config(tenant)?;
         let found = config.credentials.get(id).map(credential);
         found.ok_or_else(|| Rejection::CredentialNotFound(id.clone()).into())
+    }
+}
+
+/// What a write key may do, if that is what was asked for.
+fn write_key_scopes(request: &v1::IssueCredentialRequest) -> Result<Vec<Scope>, Refused> {
+    if !request.api_secret.is_empty() {
+        return Err(Refused::field("api_secret", "***", "must be empty: a write key has none"));
+    }
+    match scopes(&request.scopes)?.as_slice() {
+        _ if request.scopes.is_empty() => Ok(vec![Scope::Ingest]),
+        [Scope::Ingest] => Ok(vec![Scope::Ingest]),
+        _ => Err(Refused::field("scopes", "", "must be to ingest: a write key can do nothing else")),
     }
 }
 
@@ -92,21 +104,28 @@ impl AdminService for Api {
             Some(id) => id,
             None => {
                 let name: String = ids::random_bytes::<KEY_BYTES>().iter().map(|b| format!("{b:02x}")).collect();
-                id("api_key", &format!("pk-{name}"))?
+                let kind = if request.write_key { "wk" } else { "pk" };
+                id("api_key", &format!("{kind}-{name}"))?
             }
         };
+        let scopes = match request.write_key {
+            true => write_key_scopes(&request)?,
+            false => scopes(&request.scopes)?,
+        };
         let api_secret = match request.api_secret.as_str() {
+            "" if request.write_key => String::new(),
             "" => URL_SAFE_NO_PAD.encode(ids::random_bytes::<SECRET_BYTES>()),
             given if (SECRET_LEN_MIN..=SECRET_LEN_MAX).contains(&given.len()) => given.to_owned(),
             _ => return Err(Refused::field("api_secret", "***", "must be 8 to 256 bytes").into()),
         };
         let credential = Credential {
             id: id.clone(),
-            secret_hash: auth::hash(&api_secret),
-            scopes: scopes(&request.scopes)?,
+            secret_hash: if request.write_key { NO_SECRET } else { auth::hash(&api_secret) },
+            scopes,
             description: request.description,
             created_at: self.state.node.clock().now(),
             revoked_at: None,
+            write_key: request.write_key,
         };
         self.submit(tenant, "", Action::IssueCredential { credential }).await?;
         let credential = Some(self.credential_now(tenant, &id)?);

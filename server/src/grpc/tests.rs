@@ -128,6 +128,44 @@ impl Running {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn write_keys_have_no_secret_and_one_tenant() {
+    let running = Running::start().await;
+    running.advertiser("1000000001", Vec::new()).await;
+    let mut production = AdminServiceClient::new(running.operator_for("1000000001"));
+    let operator = ("authorization", &*format!("Bearer {OPERATOR}"));
+    let mut staging = AdminServiceClient::new(running.with(&[
+        operator,
+        ("punchline-advertiser", "1000000001"),
+        ("punchline-environment", "staging"),
+    ]));
+    let write_key =
+        |api_key: &str| v1::IssueCredentialRequest { api_key: api_key.into(), write_key: true, ..Default::default() };
+    let with_secret = v1::IssueCredentialRequest { api_secret: "a-long-secret".into(), ..write_key("") };
+    let to_manage = v1::IssueCredentialRequest { scopes: vec![v1::Scope::Manage.into()], ..write_key("") };
+    for bad in [with_secret, to_manage] {
+        assert_eq!(reason(&production.issue_credential(bad).await.expect_err("refused")), "INVALID_FIELD");
+    }
+    let issued = production.issue_credential(write_key("")).await.expect("issued").into_inner();
+    let credential = issued.credential.expect("there");
+    assert!(credential.write_key && credential.api_key.starts_with("wk-") && issued.api_secret.is_empty());
+    assert_eq!(credential.scopes, [i32::from(v1::Scope::Ingest)]);
+    let auth = &running.state.auth;
+    let tenant = auth.reports_for(&credential.api_key).expect("known");
+    assert_eq!((tenant.advertiser.0, tenant.environment), (1_000_000_001, Environment::Production));
+    assert!(auth.authorize(&credential.api_key, "", Environment::Production, None).is_err());
+    assert!(auth.reports_for("key-1000000001").is_err(), "a pair's key is no write key");
+    // Neither twice nor where a pair has the name.
+    for taken in [credential.api_key.as_str(), "key-1000000001"] {
+        let refused = staging.issue_credential(write_key(taken)).await.expect_err("in use in production");
+        assert_eq!(reason(&refused), "INVALID_FIELD");
+    }
+    let revoke = v1::RevokeCredentialRequest { api_key: credential.api_key.clone() };
+    production.revoke_credential(revoke).await.expect("revoked");
+    assert!(auth.reports_for(&credential.api_key).is_err());
+    running.end().await;
+}
+
 fn reason(status: &Status) -> String {
     status.get_details_error_info().expect("every error has an ErrorInfo").reason
 }

@@ -1,4 +1,4 @@
-//! Bodies of the Wecheer routes: JSON text in, a [`RawConsumption`] out.
+//! Bodies: JSON text as its known fields; and of the Wecheer routes, a [`RawConsumption`] out of them.
 //!
 //! # Invariants
 //!
@@ -23,20 +23,21 @@ use serde_json::value::RawValue;
 
 use crate::refuse::Refused;
 
-type Json<'a> = &'a RawValue;
+/// A value as it stands in the text.
+pub(super) type Json<'a> = &'a RawValue;
 
 /// The known fields of an object, as they stand in the text.
-struct Fields<'a>(BTreeMap<&'static str, Json<'a>>);
+pub(super) struct Fields<'a>(BTreeMap<&'static str, Json<'a>>);
 
 impl<'a> Fields<'a> {
     /// `None` where `text` is no object.
-    fn of(text: &'a str, known: &'static [&'static str]) -> Option<Fields<'a>> {
+    pub(super) fn of(text: &'a str, known: &'static [&'static str]) -> Option<Fields<'a>> {
         let mut reader = serde_json::Deserializer::from_str(text);
         reader.deserialize_map(FieldsVisitor(known)).ok().map(Fields)
     }
 
     /// A field that is there and not `null`.
-    fn get(&self, name: &str) -> Option<Json<'a>> {
+    pub(super) fn get(&self, name: &str) -> Option<Json<'a>> {
         self.0.get(name).copied().filter(|json| json.get() != "null")
     }
 
@@ -77,7 +78,7 @@ struct Name<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 /// # Errors
 ///
 /// `REQUEST_BODY_REQUIRED`, `INVALID_JSON`.
-fn document(body: &[u8]) -> Result<&str, Refused> {
+pub(super) fn document(body: &[u8]) -> Result<&str, Refused> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
         invalid_json(format!("Request body is not UTF-8: byte {at} begins no character"))

@@ -1,4 +1,4 @@
-//! The HTTP door: ingress for Wecheer's clients, and health.
+//! The HTTP door: ingress for Wecheer's clients and for Segment's, and health.
 //!
 //! ```text
 //! listen ──▶ guard (concurrency, time, panics) ──▶ routes ──▶ ingest
@@ -11,11 +11,12 @@
 //!
 //! # What is absent on purpose
 //!
-//! - The operator console and Segment's routes: later issues.
+//! - The operator console: a later issue.
 
 mod answer;
 mod body;
 pub mod listen;
+mod segment;
 mod wecheer;
 
 use std::panic::AssertUnwindSafe;
@@ -92,7 +93,7 @@ pub fn router(http: Arc<Http>) -> Router {
             .route(&format!("{prefix}/api/advertiser/v1/authorize"), authorize)
             .route(&format!("{prefix}/api/advertiser-integration/v1/consumption"), consumption);
     }
-    router
+    segment::routes(router)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(http.clone(), guard))

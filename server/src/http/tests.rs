@@ -17,13 +17,13 @@ const AUTHORIZE: &str = "/staging-usermanagement/api/advertiser/v1/authorize";
 const CONSUMPTION: &str = "/staging-campaigns/api/advertiser-integration/v1/consumption";
 const PATCH_JSON: &str = "application/json-patch+json";
 
-struct Server {
-    running: Running,
+pub(super) struct Server {
+    pub(super) running: Running,
     _directory: tempfile::TempDir,
 }
 
 impl Server {
-    async fn start(flags: &[(&str, &str)]) -> Server {
+    pub(super) async fn start(flags: &[(&str, &str)]) -> Server {
         let directory = tempfile::tempdir().expect("a directory");
         let any = "127.0.0.1:0".to_owned();
         let mut all: Vec<(String, String)> =
@@ -37,7 +37,7 @@ impl Server {
         Server { running, _directory: directory }
     }
 
-    fn router(&self, per_minute: u32) -> Router {
+    pub(super) fn router(&self, per_minute: u32) -> Router {
         router(Http::new(self.running.state.clone(), per_minute))
     }
 
@@ -48,7 +48,7 @@ impl Server {
     }
 }
 
-async fn ask(router: &Router, request: Request<Body>) -> (u16, HeaderMap, Value) {
+pub(super) async fn ask(router: &Router, request: Request<Body>) -> (u16, HeaderMap, Value) {
     let response = router.clone().oneshot(request).await.expect("answers");
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.expect("a body").to_bytes();
@@ -56,7 +56,7 @@ async fn ask(router: &Router, request: Request<Body>) -> (u16, HeaderMap, Value)
     (parts.status.as_u16(), parts.headers, body)
 }
 
-fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
+pub(super) fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
     let mut request = Request::post(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -75,7 +75,7 @@ fn consumption(id: &str) -> String {
 }
 
 /// What an error says, if it has the one error body.
-fn error(body: &Value) -> (&str, &str) {
+pub(super) fn error(body: &Value) -> (&str, &str) {
     let error = &body["error"];
     assert!(error["details"].is_object(), "{body}");
     (error["code"].as_str().expect("a code"), error["message"].as_str().expect("a message"))

@@ -25,6 +25,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use punchline_engine::id::{Environment, Tenant};
 use punchline_engine::loyalty::tenant::Scope;
 use serde_json::json;
+use tokio::sync::SemaphorePermit;
 
 use super::answer::{receipt, refuse};
 use super::{Http, body};
@@ -66,7 +67,7 @@ async fn authorized(
         return Err(Refused::credentials_missing());
     };
     check_content_type(headers)?;
-    let body = read(http, headers, body, AUTHORIZE_BYTES_MAX).await?;
+    let (body, _place) = read(http, headers, body, AUTHORIZE_BYTES_MAX).await?;
     let advertiser_id = body::advertiser_id(&body)?;
     if api_key.is_empty() || api_secret.is_empty() || advertiser_id.trim().is_empty() {
         return Err(Refused::credentials_missing());
@@ -126,7 +127,7 @@ fn tenant_of(http: &Http, environment: Environment, headers: &HeaderMap) -> Resu
 async fn take_in(http: &Http, tenant: Tenant, headers: &HeaderMap, body: &mut Body) -> Result<Response, Refused> {
     let raw = async {
         check_content_type(headers)?;
-        let body = read(http, headers, body, CONSUMPTION_BYTES_MAX).await?;
+        let (body, _place) = read(http, headers, body, CONSUMPTION_BYTES_MAX).await?;
         body::consumption(&body)
     };
     let raw = raw.await.map_err(counted)?;
@@ -140,7 +141,7 @@ fn counted(refused: Refused) -> Refused {
     refused
 }
 
-fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
+pub(super) fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
     headers.insert(HeaderName::from_static("x-ratelimit-limit"), allowance.limit.into());
     headers.insert(HeaderName::from_static("x-ratelimit-remaining"), allowance.remaining.into());
     headers.insert(HeaderName::from_static("x-ratelimit-reset"), allowance.reset_unix_s.into());
@@ -159,7 +160,17 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
     Err(refuse(415, "UNSUPPORTED_MEDIA_TYPE", message))
 }
 
-async fn read(http: &Http, headers: &HeaderMap, body: &mut Body, bytes_max: usize) -> Result<Bytes, Refused> {
+/// Reads a body of at most so many bytes; a large one comes with its place, to be held as long as the body is.
+///
+/// # Errors
+///
+/// `REQUEST_TOO_LARGE`, `INVALID_BODY`.
+pub(super) async fn read<'a>(
+    http: &'a Http,
+    headers: &HeaderMap,
+    body: &mut Body,
+    bytes_max: usize,
+) -> Result<(Bytes, Option<SemaphorePermit<'a>>), Refused> {
     let too_large = || {
         refuse(413, "REQUEST_TOO_LARGE", format!("Request body is too large, at most {bytes_max} bytes are allowed"))
     };
@@ -168,20 +179,26 @@ async fn read(http: &Http, headers: &HeaderMap, body: &mut Body, bytes_max: usiz
         return Err(too_large());
     }
     let small = announced.unwrap_or(bytes_max) <= SMALL_BODY_BYTES_MAX;
-    let _place = match small {
-        true => None,
-        false => Some(http.large_bodies.acquire().await.map_err(|_| Refused::shutting_down())?),
-    };
+    let place = if small { None } else { Some(large_place(http).await?) };
     match Limited::new(body, bytes_max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => Ok((collected.to_bytes(), place)),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         // The sender went away, or its chunks are broken.
         Err(_) => Err(refuse(400, "INVALID_BODY", "Request body ended early")),
     }
 }
 
+/// A place for a large body.
+///
+/// # Errors
+///
+/// Where the server is going down.
+pub(super) async fn large_place(http: &Http) -> Result<SemaphorePermit<'_>, Refused> {
+    http.large_bodies.acquire().await.map_err(|_| Refused::shutting_down())
+}
+
 /// Throws the rest of a body away, up to a bound.
-async fn discard(body: Body) {
+pub(super) async fn discard(body: Body) {
     let rest = async {
         let (mut body, mut bytes) = (body, 0);
         while let Some(Ok(frame)) = body.frame().await {

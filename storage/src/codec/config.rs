@@ -120,6 +120,7 @@ pub(super) fn credential_to_wire(credential: &Credential) -> wire::Credential {
         description: credential.description.clone(),
         created_at_ms: credential.created_at.0,
         revoked_at_ms: credential.revoked_at.map(|t| t.0),
+        write_key: credential.write_key,
     }
 }
 
@@ -132,6 +133,7 @@ pub(super) fn credential_from_wire(credential: wire::Credential) -> Result<Crede
         description: credential.description,
         created_at: UnixMillis(credential.created_at_ms),
         revoked_at: credential.revoked_at_ms.map(UnixMillis),
+        write_key: credential.write_key,
     })
 }
 

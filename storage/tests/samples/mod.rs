@@ -188,6 +188,7 @@ pub fn sample(kind: EventType) -> Record {
                 description: "till".into(),
                 created_at: NOW,
                 revoked_at: Some(UnixMillis(0)),
+                write_key: false,
             },
         }
         .into(),
