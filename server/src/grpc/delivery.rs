@@ -34,7 +34,7 @@ use crate::refuse::Refused;
 const ROWS_AT_ONCE: usize = 512;
 /// Rows looked at for one page of a list: a page may be short then, and has a next one all the same.
 const ROWS_A_PAGE_MAX: usize = 16 * ROWS_AT_ONCE;
-/// Bytes of the delivery log that are read for one page: some 300 000 attempts, 0.2 s.
+/// Bytes of the delivery log that are read for one page: 700 000 attempts at the most, 0.2 s.
 const LOG_BYTES_A_PAGE_MAX: u64 = 16 << 20;
 /// Bytes of it that are read for the attempts of one delivery. Few pages may hold its sequence.
 const LOG_BYTES_A_DELIVERY_MAX: u64 = 64 << 20;

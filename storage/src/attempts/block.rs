@@ -68,8 +68,11 @@ impl Header {
     }
 }
 
-/// Splits the first block off; `None` where there is no sound header. The body is `None` where it is damaged.
-pub(super) fn split(bytes: &[u8]) -> Option<(Header, Option<&[u8]>, &[u8])> {
+/// A header, its body unless that is damaged, and what comes after them.
+type Split<'a> = (Header, Option<&'a [u8]>, &'a [u8]);
+
+/// Splits the first block off; `None` where there is no sound header.
+pub(super) fn split(bytes: &[u8]) -> Option<Split<'_>> {
     let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let header = Header::decode(header)?;
     let (body, rest) = rest.split_at_checked(header.body_bytes as usize)?;

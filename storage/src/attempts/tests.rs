@@ -16,13 +16,13 @@ fn attempt(subscription: u128, sequence: u64) -> LoggedAttempt {
     LoggedAttempt {
         subscription_id: id(subscription),
         sequence: Sequence(sequence),
-        event_type: if sequence % 2 == 0 { "points.credited" } else { "coins.credited" }.into(),
+        event_type: if sequence.is_multiple_of(2) { "points.credited" } else { "coins.credited" }.into(),
         number: 1,
         at: UnixMillis(NOW + sequence as i64),
         latency_ms: 7,
-        status: Some(200).filter(|_| sequence % 3 != 0),
-        error: if sequence % 3 == 0 { "timeout" } else { "" }.into(),
-        outcome: if sequence % 3 == 0 { LoggedOutcome::Retry } else { LoggedOutcome::Delivered },
+        status: Some(200).filter(|_| !sequence.is_multiple_of(3)),
+        error: if sequence.is_multiple_of(3) { "timeout" } else { "" }.into(),
+        outcome: if sequence.is_multiple_of(3) { LoggedOutcome::Retry } else { LoggedOutcome::Delivered },
         response: Bytes::from(format!("answer {sequence}")),
     }
 }
@@ -124,7 +124,7 @@ fn a_torn_tail_is_skipped_wherever_it_is_torn() {
         fs::write(&file, &whole[..cut]).unwrap();
         let log = opened(dir.path(), KEPT);
         let found = sequences(&log);
-        assert!(found.len() % 10 == 0 && found.len() < 30, "cut at {cut}: {found:?}");
+        assert!(found.len().is_multiple_of(10) && found.len() < 30, "cut at {cut}: {found:?}");
         assert_eq!(found, (1..=found.len() as u64).rev().collect::<Vec<_>>(), "cut at {cut}: the blocks before it");
         append(&log, 100..101, 1);
         assert_eq!(sequences(&log)[0], 100, "cut at {cut}: it goes on");
