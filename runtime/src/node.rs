@@ -15,6 +15,7 @@ use punchline_engine::command::Command;
 use punchline_engine::id::Sequence;
 use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::time::UnixMillis;
+use punchline_storage::attempts::AttemptLimits;
 use punchline_storage::data_dir::{DataDir, DataDirError, DataDirOptions};
 use punchline_storage::journal::{Journal, JournalError};
 use punchline_storage::memory::MemoryDisk;
@@ -26,6 +27,7 @@ use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
 use crate::dispatch::dispatcher::{Couriers, Dispatcher};
+use crate::dispatch::log::DeliveryLog;
 use crate::dispatch::target::Rulebook;
 use crate::feed::{self, Feed};
 use crate::seal::Sealer;
@@ -57,6 +59,8 @@ pub struct NodeOptions {
     pub checkpoint_interval: Duration,
     /// Members kept in memory beyond those that wait to be written.
     pub members_cached: usize,
+    /// How much of each attempt's course is kept; a node without a data directory keeps nothing.
+    pub delivery_log: AttemptLimits,
 }
 
 /// What a node stands on.
@@ -190,6 +194,7 @@ pub struct Node {
     feed: Arc<Feed>,
     directory: watch::Receiver<Arc<Directory>>,
     dispatcher: Arc<Dispatcher>,
+    log: Arc<DeliveryLog>,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
     rulebook: Rulebook,
@@ -280,7 +285,13 @@ impl Node {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             health: health.clone(),
         };
+        let log = data_dir.as_ref().map_or_else(DeliveryLog::none, |data_dir| {
+            let clock = options.clock.clone();
+            DeliveryLog::start(data_dir.attempts_path(), options.delivery_log, clock, options.reserve_bytes)
+        });
+        let log = Arc::new(log);
         let dispatcher = Dispatcher::new(
+            log.clone(),
             options.clock.clone(),
             feed.clone(),
             options.couriers,
@@ -294,6 +305,7 @@ impl Node {
             feed,
             directory,
             dispatcher,
+            log,
             health,
             clock: options.clock,
             rulebook: options.rulebook,
@@ -324,6 +336,11 @@ impl Node {
     /// Deliveries.
     pub fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.dispatcher
+    }
+
+    /// Every attempt, for a while.
+    pub fn delivery_log(&self) -> &Arc<DeliveryLog> {
+        &self.log
     }
 
     /// The time.
@@ -386,7 +403,11 @@ impl Node {
             drop(stopped.await);
         }
         let threads = std::mem::take(&mut *self.threads.lock().await);
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
+        let log = self.log.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|t| drop(t.join()));
+            log.stop();
+        });
         drop(joined.await);
     }
 }

@@ -25,6 +25,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use ipnet::IpNet;
 use punchline_delivery::proxy::EgressProxy;
+use punchline_storage::attempts::AttemptLimits;
 use serde::Serialize;
 
 pub use layers::{Origin, Problem};
@@ -134,6 +135,10 @@ pub struct Delivery {
     pub in_flight_max: usize,
     /// Longest that a connection may take to open.
     pub connect_timeout_ms: u64,
+    /// How long attempts are kept in the delivery log.
+    pub log_keep_hours: u64,
+    /// Space for them; 0: there is no log.
+    pub log_max_bytes: u64,
     /// Proxy that everything goes out through; it may hold a password. Empty: none.
     pub proxy: Secret,
     /// Where the operator's own dialect files are; empty: there are none.
@@ -141,6 +146,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// How much of the attempts is kept.
+    #[must_use]
+    pub fn log_limits(&self) -> AttemptLimits {
+        AttemptLimits { bytes_max: self.log_max_bytes, keep_ms: self.log_keep_hours as i64 * 3_600_000 }
+    }
+
     /// The proxy, if there is one.
     #[must_use]
     pub fn egress_proxy(&self) -> Option<EgressProxy> {
@@ -282,6 +293,8 @@ impl Config {
                 allow_private: reader.networks("delivery.allow_private"),
                 in_flight_max: reader.whole("delivery.in_flight_max", 1..=65_536) as usize,
                 connect_timeout_ms: reader.whole("delivery.connect_timeout_ms", 100..=60_000),
+                log_keep_hours: reader.whole("delivery.log_keep_hours", 1..=8_760),
+                log_max_bytes: reader.log_bytes("delivery.log_max_bytes"),
                 proxy: reader.secret("delivery.proxy", check_proxy),
                 dialects_dir: reader.text("delivery.dialects_dir").into(),
             },
@@ -365,6 +378,16 @@ impl Reader {
             number
                 .filter(|number| range.contains(number))
                 .ok_or_else(|| format!("is to be from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    fn log_bytes(&mut self, key: &str) -> u64 {
+        let range = 1 << 20..=64_u64 << 30;
+        self.value(key, |value| {
+            let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+            let is_one = |number: &u64| *number == 0 || range.contains(number);
+            let rule = || format!("is to be from {} to {}, or 0 for none", range.start(), range.end());
+            number.filter(is_one).ok_or_else(rule)
         })
     }
 

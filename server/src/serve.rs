@@ -208,7 +208,7 @@ async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
             }
         }),
     ];
-    let metrics_router = telemetry::router(recorder.clone(), node.clone());
+    let metrics_router = telemetry::router(recorder.clone(), node.clone(), config.metrics.per_subscription);
     let metrics = vec![
         tokio::spawn(http::listen::serve(metrics_listener, metrics_router, None, metrics_stopped)),
         tokio::spawn(telemetry::upkeep(recorder)),
@@ -302,6 +302,7 @@ fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
         reserve_bytes: config.storage.reserve_bytes,
         checkpoint_interval: Duration::from_millis(config.storage.checkpoint_interval_ms),
         members_cached: config.storage.members_cached,
+        delivery_log: config.delivery.log_limits(),
     };
     let node = Node::start(stores, recovery, options, Some(data_dir)).map_err(open)?;
     Ok((node, master_key))

@@ -24,6 +24,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+mod series;
+
 /// Prometheus' text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How often histograms take in what was recorded: between two scrapes it waits in memory.
@@ -100,6 +102,13 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
         "Deliveries taken in and not settled, by state: ready, waiting for a retry.",
     ),
     ("delivery_oldest_pending_seconds", Kind::Gauge, Unit::Seconds, "Age of the oldest delivery that is not settled."),
+    (
+        "delivery_log_dropped_total",
+        Kind::Counter,
+        Unit::Count,
+        "Attempts that the delivery log had no room for; the deliveries went on.",
+    ),
+    ("delivery_log_size_bytes", Kind::Gauge, Unit::Bytes, "Space that the delivery log takes."),
     ("subscriptions", Kind::Gauge, Unit::Count, "Subscriptions, by state."),
     ("dead_letters_total", Kind::Counter, Unit::Count, "Deliveries given up after their last attempt, by reason."),
     (
@@ -162,12 +171,17 @@ pub async fn upkeep(handle: PrometheusHandle) {
 }
 
 /// `/metrics`, and nothing else.
-pub fn router(handle: PrometheusHandle, node: Arc<Node>) -> Router {
-    Router::new().route("/metrics", get(render)).with_state((handle, node))
+pub fn router(handle: PrometheusHandle, node: Arc<Node>, per_subscription: bool) -> Router {
+    Router::new().route("/metrics", get(render)).with_state((handle, node, per_subscription))
 }
 
-async fn render(Extract((handle, node)): Extract<(PrometheusHandle, Arc<Node>)>) -> impl IntoResponse {
+type Shown = (PrometheusHandle, Arc<Node>, bool);
+
+async fn render(Extract((handle, node, per_subscription)): Extract<Shown>) -> impl IntoResponse {
     node.dispatcher().measure();
     Collector::default().collect();
-    ([(CONTENT_TYPE, TEXT_FORMAT)], handle.render())
+    let mut text = handle.render();
+    let own = tokio::task::spawn_blocking(move || series::of(&node, per_subscription)).await;
+    text.push_str(&own.unwrap_or_default());
+    ([(CONTENT_TYPE, TEXT_FORMAT)], text)
 }

@@ -4,6 +4,7 @@
 //! <data>/LOCK              held by the one process that owns the directory
 //! <data>/journal/          the truth
 //! <data>/views/            a disposable fold of it
+//! <data>/attempts/         the delivery log, disposable
 //! <data>/views.damaged-<n> views that did not open or fold, set aside for whoever wants to know why
 //! ```
 //!
@@ -140,6 +141,11 @@ impl DataDir {
     /// Where the views are.
     pub fn views_path(&self) -> PathBuf {
         self.path.join("views")
+    }
+
+    /// Where the delivery log is.
+    pub fn attempts_path(&self) -> PathBuf {
+        self.path.join("attempts")
     }
 
     /// Opens the journal and verifies it from `from_sequence` on; see [`SledJournal::open`].

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod layout;
 pub mod rows;
 
+pub mod attempts;
 pub mod data_dir;
 pub mod memory;
 pub mod sled_journal;

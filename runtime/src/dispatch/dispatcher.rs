@@ -19,6 +19,7 @@ use punchline_engine::time::UnixMillis;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::consumer::{Connection, Hub};
+use super::log::DeliveryLog;
 use super::target::{Rulebook, Target, TargetError, Via};
 use super::worker::{Control, Ended, Loaded, Worker, rules_of};
 use crate::clock::{Clock, Stopwatch};
@@ -49,6 +50,7 @@ pub struct Shared {
     pub submitter: Submitter,
     hubs: Mutex<HashMap<SubscriptionId, Arc<Hub>>>,
     pub(super) metrics: Metrics,
+    pub(super) log: Arc<DeliveryLog>,
 }
 
 impl Shared {
@@ -73,6 +75,8 @@ pub struct WorkerStats {
     pub dead: AtomicU64,
     /// Time of the oldest event that is not settled; 0 where there is none.
     pub oldest_ms: AtomicI64,
+    /// The oldest event that is not settled, dead letters left out; 0 where there is none.
+    pub(super) oldest: AtomicU64,
     /// The breaker: 0 closed, 1 open, 2 half-open.
     breaker: AtomicU64,
     breaker_open_until: AtomicI64,
@@ -121,15 +125,15 @@ impl Couriers {
     }
 }
 
-struct Handle {
-    entry: SubscriptionEntry,
+pub(super) struct Handle {
+    pub(super) entry: SubscriptionEntry,
     controls: mpsc::UnboundedSender<Control>,
-    stats: Arc<WorkerStats>,
+    pub(super) stats: Arc<WorkerStats>,
 }
 
 /// All workers.
 pub struct Dispatcher {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     workers: Mutex<BTreeMap<SubscriptionId, Handle>>,
 }
 
@@ -147,6 +151,7 @@ pub enum RetryError {
 impl Dispatcher {
     /// A dispatcher without workers; [`follow`](Self::follow) starts them.
     pub(crate) fn new(
+        log: Arc<DeliveryLog>,
         clock: Arc<dyn Clock>,
         feed: Arc<Feed>,
         couriers: Couriers,
@@ -165,11 +170,12 @@ impl Dispatcher {
             submitter,
             hubs: Mutex::default(),
             metrics,
+            log,
         };
         Arc::new(Dispatcher { shared: Arc::new(shared), workers: Mutex::default() })
     }
 
-    fn workers(&self) -> MutexGuard<'_, BTreeMap<SubscriptionId, Handle>> {
+    pub(super) fn workers(&self) -> MutexGuard<'_, BTreeMap<SubscriptionId, Handle>> {
         self.workers.lock().expect("nothing panics while it holds the workers")
     }
 

@@ -511,6 +511,12 @@ impl Lanes {
         self.unsettled.first().copied()
     }
 
+    /// The first delivery that is not settled, with or without a row.
+    pub fn oldest_pending(&self) -> Option<Sequence> {
+        let with_row = self.rows.keys().next().copied();
+        self.oldest().into_iter().chain(with_row).min()
+    }
+
     /// Whether a delivery is in a lane and has no row: its event is worth keeping at hand.
     pub fn is_without_row(&self, sequence: Sequence) -> bool {
         self.unsettled.contains(&sequence)

@@ -9,7 +9,9 @@
 
 pub mod consumer;
 pub mod dispatcher;
+pub mod figures;
 pub mod lanes;
+pub mod log;
 pub mod target;
 
 mod job;

@@ -23,10 +23,11 @@ use punchline_engine::dispatch::progress::RESPONSE_KEPT_BYTES_MAX;
 use punchline_engine::dispatch::{
     AttemptLog, Breaker, BreakerPolicy, BreakerState, DeliveryJob, DeliveryRow, JobState, RowState, SubscriptionState,
 };
-use punchline_engine::event::Event;
+use punchline_engine::event::{Event, Recorded};
 use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::tenant::SubscriptionEntry;
 use punchline_engine::time::UnixMillis;
+use punchline_storage::attempts::{LoggedAttempt, LoggedOutcome};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -424,6 +425,7 @@ impl Worker {
                 report.response_snippet.iter().copied().take(RESPONSE_KEPT_BYTES_MAX).collect()
             },
         };
+        self.shared.log.record(|| logged(self.id, &recorded, &done, report));
         let turned = match endpoint_answered(report) {
             true => self.breaker.succeeded(),
             false => self.breaker.failed(&self.breaker_policy, now),
@@ -601,8 +603,10 @@ impl Worker {
         self.stats.waiting.store(self.lanes.waiting() as u64, Relaxed);
         self.stats.pending.store(self.lanes.pending() as u64, Relaxed);
         self.stats.in_flight.store(self.lanes.in_flight() as u64, Relaxed);
-        let oldest = self.lanes.oldest().and_then(|s| self.events.get(&s)).map_or(0, |e| e.get().time.0);
-        self.stats.oldest_ms.store(oldest, Relaxed);
+        let oldest = self.lanes.oldest();
+        let oldest_ms = oldest.and_then(|s| self.events.get(&s)).map_or(0, |e| e.get().time.0);
+        self.stats.oldest_ms.store(oldest_ms, Relaxed);
+        self.stats.oldest.store(self.lanes.oldest_pending().map_or(0, |s| s.0), Relaxed);
     }
 }
 
@@ -644,6 +648,28 @@ fn error_or_status(report: &AttemptReport) -> String {
         (Some(error), _) => error.as_str().into(),
         (None, Some(status)) => format!("http_{status}"),
         (None, None) => "unknown".into(),
+    }
+}
+
+/// An attempt, for the delivery log.
+fn logged(id: SubscriptionId, recorded: &Recorded<'_>, done: &Done, report: &AttemptReport) -> LoggedAttempt {
+    LoggedAttempt {
+        subscription_id: id,
+        sequence: recorded.sequence,
+        event_type: recorded.event.type_name().into(),
+        number: done.task.attempt,
+        at: done.at,
+        latency_ms: u32::try_from(done.latency.as_millis()).unwrap_or(u32::MAX),
+        status: report.status,
+        error: error_text(report).into(),
+        outcome: match report.outcome {
+            Outcome::Delivered => LoggedOutcome::Delivered,
+            Outcome::Retry => LoggedOutcome::Retry,
+            Outcome::Gone => LoggedOutcome::Gone,
+            Outcome::Refused => LoggedOutcome::Refused,
+            Outcome::AbortedByReceiver => LoggedOutcome::AbortedByReceiver,
+        },
+        response: report.response_snippet.clone(),
     }
 }
 

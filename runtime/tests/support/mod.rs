@@ -23,6 +23,7 @@ use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions, Recovery, Stores};
 use punchline_runtime::seal::Sealer;
+use punchline_storage::attempts::AttemptLimits;
 use punchline_storage::memory::MemoryDisk;
 use uuid::Uuid;
 
@@ -62,6 +63,7 @@ pub fn options(courier: &Arc<ScriptedCourier>) -> NodeOptions {
         reserve_bytes: 0,
         checkpoint_interval: Duration::from_millis(50),
         members_cached: 100,
+        delivery_log: AttemptLimits::default(),
     }
 }
 

@@ -18,6 +18,19 @@ pub(super) enum DeliveriesCommand {
         /// Only these
         #[arg(long, value_enum)]
         state: Option<StateName>,
+        /// Only what this lets through, as 'status = DEAD_LETTERED AND last_status_code >= 500'
+        #[arg(long, value_name = "FILTER", default_value = "")]
+        filter: String,
+        #[command(flatten)]
+        list: ListOptions,
+    },
+    /// Every attempt that the delivery log keeps, the newest first
+    Log {
+        /// As `subscriptions list` shows it
+        subscription_id: String,
+        /// Only what this lets through, as 'status_code >= 500 OR latency_ms > 1000'
+        #[arg(long, value_name = "FILTER", default_value = "")]
+        filter: String,
         #[command(flatten)]
         list: ListOptions,
     },
@@ -35,6 +48,9 @@ pub(super) enum DeadLettersCommand {
     List {
         /// As `subscriptions list` shows it
         subscription_id: String,
+        /// Only what this lets through, as 'last_error = timeout AND event_type = points.*'
+        #[arg(long, value_name = "FILTER", default_value = "")]
+        filter: String,
         #[command(flatten)]
         list: ListOptions,
     },
@@ -91,12 +107,25 @@ impl StateName {
 
 const DELIVERY_COLUMNS: &[&str] =
     &["sequence", "event_type", "member_id", "state", "attempts", "next_attempt_at", "last_status", "last_error"];
-const ATTEMPT_COLUMNS: &[&str] = &["number", "at", "latency_ms", "status", "error", "response_body"];
+const ATTEMPT_COLUMNS: &[&str] = &["number", "at", "latency_ms", "outcome", "status", "error", "response_body"];
+const LOG_COLUMNS: &[&str] =
+    &["at", "sequence", "event_type", "number", "latency_ms", "outcome", "status", "error", "response_body"];
 
 pub(super) async fn deliveries(command: DeliveriesCommand, client: &Client) -> Result<Answer, Failure> {
     let mut service = DeliveryServiceClient::new(client.service());
     match command {
-        DeliveriesCommand::List { subscription_id, state, list } => {
+        DeliveriesCommand::Log { subscription_id, filter, list } => {
+            let all = list
+                .collect(async |page_size, page_token| {
+                    let (subscription_id, filter) = (subscription_id.clone(), filter.clone());
+                    let request = v1::ListRecentAttemptsRequest { subscription_id, filter, page_size, page_token };
+                    let page = service.list_recent_attempts(request).await?.into_inner();
+                    Ok((page.attempts, page.next_page_token))
+                })
+                .await?;
+            Ok(Answer::Rows(LOG_COLUMNS, json_all(&all)))
+        }
+        DeliveriesCommand::List { subscription_id, state, filter, list } => {
             let state = state.map_or(v1::DeliveryState::Unspecified, StateName::state);
             let all = list
                 .collect(async |page_size, page_token| {
@@ -106,7 +135,7 @@ pub(super) async fn deliveries(command: DeliveriesCommand, client: &Client) -> R
                         state: state.into(),
                         page_size,
                         page_token,
-                        filter: String::new(),
+                        filter: filter.clone(),
                     };
                     let page = service.list_deliveries(request).await?.into_inner();
                     Ok((page.deliveries, page.next_page_token))
@@ -133,11 +162,11 @@ pub(super) async fn deliveries(command: DeliveriesCommand, client: &Client) -> R
 pub(super) async fn dead_letters(command: DeadLettersCommand, client: &Client) -> Result<Answer, Failure> {
     let mut service = DeliveryServiceClient::new(client.service());
     match command {
-        DeadLettersCommand::List { subscription_id, list } => {
+        DeadLettersCommand::List { subscription_id, filter, list } => {
             let all = list
                 .collect(async |page_size, page_token| {
-                    let subscription_id = subscription_id.clone();
-                    let request = v1::ListDeadLettersRequest { subscription_id, page_size, page_token };
+                    let (subscription_id, filter) = (subscription_id.clone(), filter.clone());
+                    let request = v1::ListDeadLettersRequest { subscription_id, page_size, page_token, filter };
                     let page = service.list_dead_letters(request).await?.into_inner();
                     Ok((page.dead_letters, page.next_page_token))
                 })

@@ -4,8 +4,10 @@ use punchline_delivery::dialect::standard;
 use punchline_engine::dispatch::{AttemptLog, DeliveryJob, DeliveryRow, JobKind, JobState, RowState};
 use punchline_engine::id::{MemberId, Sequence, SubscriptionId};
 use punchline_proto::v1;
+use punchline_storage::attempts::{LoggedAttempt, LoggedOutcome};
 
 use super::timestamp;
+use crate::filter::{Field, Filter, Kind, Value};
 use crate::refuse::Refused;
 
 /// A delivery that has no row, for the wire.
@@ -69,8 +71,74 @@ pub fn filter(given: i32) -> Result<Option<v1::DeliveryState>, Refused> {
     }
 }
 
-/// An attempt, for the wire.
-pub fn attempt(log: AttemptLog) -> v1::Attempt {
+/// What [`v1::ListDeliveriesRequest::filter`] may name.
+pub const DELIVERY_FIELDS: &[Field] = &[
+    Field("status", Kind::Word(&["WAITING", "HELD", "DELIVERED", "DEAD_LETTERED", "DROPPED"])),
+    Field("sequence", Kind::Number),
+    Field("event_type", Kind::Text),
+    Field("member_id", Kind::Text),
+    Field("attempts", Kind::Number),
+    Field("last_status_code", Kind::Number),
+    Field("last_error", Kind::Text),
+];
+
+/// What [`v1::ListRecentAttemptsRequest::filter`] may name.
+pub const ATTEMPT_FIELDS: &[Field] = &[
+    Field("status_code", Kind::Number),
+    Field("error", Kind::Text),
+    Field("outcome", Kind::Word(&["DELIVERED", "RETRY", "GONE", "REFUSED", "ABORTED_BY_RECEIVER"])),
+    Field("latency_ms", Kind::Number),
+    Field("number", Kind::Number),
+    Field("sequence", Kind::Number),
+    Field("event_type", Kind::Text),
+    Field("time", Kind::Time),
+];
+
+/// Whether `filter` lets a departed delivery through; `event_type` matters only where it names it.
+pub fn lets_row_through(filter: &Filter, event_type: &str, row: &DeliveryRow) -> bool {
+    let last = row.log.last();
+    let member = if filter.names("member_id") { row.member.map(|id| id.to_string()) } else { None };
+    filter.matches(|field| match field {
+        "status" => Value::Text(match row.state {
+            RowState::Waiting { .. } => "WAITING",
+            RowState::Held => "HELD",
+            RowState::Delivered => "DELIVERED",
+            RowState::Dead => "DEAD_LETTERED",
+            RowState::Dropped => "DROPPED",
+        }),
+        "sequence" => Value::Number(row.sequence.0),
+        "event_type" => Value::Text(event_type),
+        "member_id" => Value::Text(member.as_deref().unwrap_or_default()),
+        "attempts" => Value::Number(u64::from(row.attempts)),
+        "last_status_code" => Value::Number(last.and_then(|last| last.status).map_or(0, u64::from)),
+        "last_error" => Value::Text(last.map_or("", |last| &last.error)),
+        _ => unreachable!("{field} is not among DELIVERY_FIELDS"),
+    })
+}
+
+/// Whether `filter` lets a logged attempt through.
+pub fn lets_attempt_through(filter: &Filter, attempt: &LoggedAttempt) -> bool {
+    filter.matches(|field| match field {
+        "status_code" => Value::Number(attempt.status.map_or(0, u64::from)),
+        "error" => Value::Text(&attempt.error),
+        "outcome" => Value::Text(match attempt.outcome {
+            LoggedOutcome::Delivered => "DELIVERED",
+            LoggedOutcome::Retry => "RETRY",
+            LoggedOutcome::Gone => "GONE",
+            LoggedOutcome::Refused => "REFUSED",
+            LoggedOutcome::AbortedByReceiver => "ABORTED_BY_RECEIVER",
+        }),
+        "latency_ms" => Value::Number(u64::from(attempt.latency_ms)),
+        "number" => Value::Number(u64::from(attempt.number)),
+        "sequence" => Value::Number(attempt.sequence.0),
+        "event_type" => Value::Text(&attempt.event_type),
+        "time" => Value::Time(attempt.at),
+        _ => unreachable!("{field} is not among ATTEMPT_FIELDS"),
+    })
+}
+
+/// An attempt that a row remembers, for the wire.
+pub fn attempt(log: AttemptLog, (sequence, event_type): (Sequence, &str)) -> v1::Attempt {
     v1::Attempt {
         number: log.number,
         at: Some(timestamp(log.at)),
@@ -78,6 +146,31 @@ pub fn attempt(log: AttemptLog) -> v1::Attempt {
         status: log.status.map_or(0, u32::from),
         error: log.error,
         response_body: log.response,
+        sequence: sequence.0,
+        event_type: event_type.into(),
+        outcome: v1::AttemptOutcome::Unspecified.into(),
+    }
+}
+
+/// An attempt of the delivery log, for the wire.
+pub fn logged(attempt: LoggedAttempt) -> v1::Attempt {
+    v1::Attempt {
+        number: attempt.number,
+        at: Some(timestamp(attempt.at)),
+        latency_ms: u64::from(attempt.latency_ms),
+        status: attempt.status.map_or(0, u32::from),
+        error: attempt.error.into_owned(),
+        response_body: attempt.response.into(),
+        sequence: attempt.sequence.0,
+        event_type: attempt.event_type,
+        outcome: match attempt.outcome {
+            LoggedOutcome::Delivered => v1::AttemptOutcome::Delivered,
+            LoggedOutcome::Retry => v1::AttemptOutcome::Retry,
+            LoggedOutcome::Gone => v1::AttemptOutcome::Gone,
+            LoggedOutcome::Refused => v1::AttemptOutcome::Refused,
+            LoggedOutcome::AbortedByReceiver => v1::AttemptOutcome::AbortedByReceiver,
+        }
+        .into(),
     }
 }
 

@@ -39,6 +39,8 @@ pub enum List {
     Subscriptions = b's',
     /// Deliveries, by sequence.
     Deliveries = b'd',
+    /// Attempts, by their place in the delivery log.
+    Attempts = b't',
     /// Advertisers, by id.
     Advertisers = b'a',
 }

@@ -1,5 +1,6 @@
 //! `DeliveryService`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost_types::Timestamp;
@@ -15,19 +16,30 @@ use punchline_runtime::dispatch::dispatcher::RetryError;
 use punchline_runtime::dispatch::target::Target;
 use punchline_runtime::feed::Wanted;
 use punchline_runtime::ids;
+use punchline_storage::attempts::{LoggedAttempt, Scan, Scanned};
 use tonic::{Request, Response};
 
 use super::event::first_at;
 use super::{Answer, Api};
-use crate::convert::delivery::{attempt, departed, filter, job as job_to_wire, plain, state};
+use crate::convert::delivery::{
+    ATTEMPT_FIELDS, DELIVERY_FIELDS, attempt, departed, filter, job as job_to_wire, lets_attempt_through,
+    lets_row_through, logged, plain, state,
+};
 use crate::convert::page::{self, List};
 use crate::convert::{id, instant, optional_id};
+use crate::filter::Filter;
 use crate::refuse::Refused;
 
 /// Rows looked at in one reading of the views: the writer waits meanwhile.
 const ROWS_AT_ONCE: usize = 512;
 /// Rows looked at for one page of a list: a page may be short then, and has a next one all the same.
 const ROWS_A_PAGE_MAX: usize = 16 * ROWS_AT_ONCE;
+/// Bytes of the delivery log that are read for one page: 700 000 attempts at the most, 0.2 s.
+const LOG_BYTES_A_PAGE_MAX: u64 = 16 << 20;
+/// Bytes of it that are read for the attempts of one delivery. Few pages may hold its sequence.
+const LOG_BYTES_A_DELIVERY_MAX: u64 = 64 << 20;
+/// Attempts of one delivery that are listed: those of ten schedules.
+const ATTEMPTS_A_DELIVERY_MAX: usize = 500;
 /// How often the views are asked whether an attempt has been taken down.
 const ATTEMPT_POLL: Duration = Duration::from_millis(20);
 /// Longest that an attempt takes beyond its own time-out: connecting, queueing, taking down.
@@ -42,13 +54,15 @@ impl Api {
         self.read(move |views| views.delivery_row(id, sequence)).await
     }
 
-    /// A page of departed deliveries that `wanted` lets through.
+    /// A page of departed deliveries that `wanted` and the filter let through.
     async fn rows(
         &self,
         id: SubscriptionId,
+        filter: &str,
         (page_size, page_token): (i32, &str),
         wanted: impl Fn(&DeliveryRow) -> bool,
     ) -> Result<(Vec<v1::Delivery>, String), Refused> {
+        let filter = Filter::parse(filter, DELIVERY_FIELDS).map_err(|error| error.refused(filter))?;
         let size = page::size(page_size)?;
         let after: Option<u64> = page::after(List::Deliveries, page_token)?;
         let mut from = Sequence(after.map_or(0, |after| after.saturating_add(1)));
@@ -58,7 +72,16 @@ impl Api {
             let rows = self.read(move |views| views.delivery_rows(id, from, ROWS_AT_ONCE)).await?;
             let (read, last) = (rows.len(), rows.last().map(|row| row.sequence));
             looked_at += read;
-            found.extend(rows.into_iter().filter(&wanted));
+            let mut rows: Vec<DeliveryRow> = rows.into_iter().filter(&wanted).collect();
+            if filter.names("event_type") {
+                // Only the journal knows the type.
+                let types = self.event_types(rows.iter().map(|row| row.sequence).collect()).await?;
+                let mut types = types.iter().map(|event_type| event_type.as_deref().unwrap_or_default());
+                rows.retain(|row| lets_row_through(&filter, types.next().unwrap_or_default(), row));
+            } else {
+                rows.retain(|row| lets_row_through(&filter, "", row));
+            }
+            found.extend(rows);
             if found.len() > size {
                 next_page_token = page::cut(List::Deliveries, &mut found, size, |row: &DeliveryRow| row.sequence);
                 break;
@@ -70,14 +93,32 @@ impl Api {
             }
             from = last.next();
         }
-        let deliveries = self.journal(move |feed| {
-            let typed = |row: &DeliveryRow| {
-                let event = feed.event_at(row.sequence)?;
-                Ok(event.map(|event| departed(id, event.get().event.type_name(), row)))
+        let types = self.event_types(found.iter().map(|row| row.sequence).collect()).await?;
+        let typed = found.iter().zip(types).filter_map(|(row, event_type)| Some(departed(id, &event_type?, row)));
+        Ok((typed.collect(), next_page_token))
+    }
+
+    /// The types of events; `None` for one that the journal has no more.
+    async fn event_types(&self, sequences: Vec<Sequence>) -> Result<Vec<Option<String>>, Refused> {
+        let types = self.journal(move |feed| {
+            let event_type = |sequence: &Sequence| {
+                let event = feed.event_at(*sequence)?;
+                Ok(event.map(|event| event.get().event.type_name().to_owned()))
             };
-            found.iter().filter_map(|row| typed(row).transpose()).collect::<Result<Vec<_>, _>>()
+            sequences.iter().map(event_type).collect()
         });
-        Ok((deliveries.await?, next_page_token))
+        types.await
+    }
+
+    /// Looks through the delivery log, on the blocking pool.
+    async fn logged(
+        &self,
+        scan: Scan,
+        wanted: impl Fn(&LoggedAttempt) -> bool + Send + 'static,
+    ) -> Result<Scanned, Refused> {
+        let log = self.state.node.delivery_log().clone();
+        let scanned = tokio::task::spawn_blocking(move || log.scan(&scan, wanted)).await;
+        scanned.map_err(|error| Refused::internal("read the delivery log", &error))
     }
 
     /// One delivery, whatever its state.
@@ -333,7 +374,8 @@ impl DeliveryService for Api {
         let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
         let only = filter(request.state)?;
         let wanted = |row: &DeliveryRow| only.is_none_or(|only| state(row.state) == only);
-        let (deliveries, next_page_token) = self.rows(id, (request.page_size, &request.page_token), wanted).await?;
+        let page = (request.page_size, request.page_token.as_str());
+        let (deliveries, next_page_token) = self.rows(id, &request.filter, page, wanted).await?;
         Ok(Response::new(v1::ListDeliveriesResponse { deliveries, next_page_token }))
     }
 
@@ -349,10 +391,43 @@ impl DeliveryService for Api {
         let entry = self.subscription(tenant, &request.subscription_id)?;
         let sequence = Sequence(request.sequence);
         // Refuses what is no delivery at all.
-        self.delivery(tenant, &entry, sequence).await?;
-        let row = self.row(entry.definition.id, sequence).await?;
-        let attempts = row.map(|row| row.log).unwrap_or_default().into_iter().map(attempt).collect();
-        Ok(Response::new(v1::ListAttemptsResponse { attempts }))
+        let event_type = self.delivery(tenant, &entry, sequence).await?.event_type;
+        let id = entry.definition.id;
+        let scan = Scan {
+            subscription_id: id,
+            sequence: Some(sequence),
+            before: None,
+            attempts_max: ATTEMPTS_A_DELIVERY_MAX,
+            bytes_max: LOG_BYTES_A_DELIVERY_MAX,
+        };
+        let logged_attempts = self.logged(scan, |_| true).await?.attempts;
+        let remembered = self.row(id, sequence).await?.map(|row| row.log).unwrap_or_default();
+        // What both know, the log knows better. After a replay numbers begin anew, times do not.
+        let by_time: BTreeMap<_, _> = (remembered.into_iter())
+            .map(|log| ((log.at, log.number), attempt(log, (sequence, &event_type))))
+            .chain(logged_attempts.into_iter().map(|one| ((one.at, one.number), logged(one))))
+            .collect();
+        Ok(Response::new(v1::ListAttemptsResponse { attempts: by_time.into_values().collect() }))
+    }
+
+    async fn list_recent_attempts(
+        &self,
+        request: Request<v1::ListRecentAttemptsRequest>,
+    ) -> Answer<v1::ListRecentAttemptsResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
+        let filter = Filter::parse(&request.filter, ATTEMPT_FIELDS).map_err(|error| error.refused(&request.filter))?;
+        let scan = Scan {
+            subscription_id: id,
+            sequence: None,
+            before: page::after(List::Attempts, &request.page_token)?,
+            attempts_max: page::size(request.page_size)?,
+            bytes_max: LOG_BYTES_A_PAGE_MAX,
+        };
+        let found = self.logged(scan, move |attempt| lets_attempt_through(&filter, attempt)).await?;
+        let next_page_token = found.next.map_or_else(String::new, |next| page::token(List::Attempts, next));
+        let attempts = found.attempts.into_iter().map(logged).collect();
+        Ok(Response::new(v1::ListRecentAttemptsResponse { attempts, next_page_token }))
     }
 
     async fn retry_delivery(&self, request: Request<v1::RetryDeliveryRequest>) -> Answer<v1::RetryDeliveryResponse> {
@@ -388,7 +463,8 @@ impl DeliveryService for Api {
         let (tenant, request) = self.tenant(request, Scope::Read)?;
         let id = self.subscription(tenant, &request.subscription_id)?.definition.id;
         let is_dead = |row: &DeliveryRow| row.state == RowState::Dead;
-        let (dead_letters, next_page_token) = self.rows(id, (request.page_size, &request.page_token), is_dead).await?;
+        let page = (request.page_size, request.page_token.as_str());
+        let (dead_letters, next_page_token) = self.rows(id, &request.filter, page, is_dead).await?;
         Ok(Response::new(v1::ListDeadLettersResponse { dead_letters, next_page_token }))
     }
 

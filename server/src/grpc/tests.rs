@@ -13,6 +13,7 @@ use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions};
 use punchline_runtime::seal::Sealer;
+use punchline_storage::attempts::AttemptLimits;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tonic::service::interceptor::InterceptedService;
@@ -30,6 +31,8 @@ use v1::subscription_service_client::SubscriptionServiceClient;
 
 use super::serve;
 use crate::state::State;
+
+mod log;
 
 const OPERATOR: &str = "dev-operator";
 const URL: &str = "https://example.com/hooks";
@@ -79,6 +82,7 @@ impl Running {
             reserve_bytes: 0,
             checkpoint_interval: Duration::from_millis(500),
             members_cached: 1_024,
+            delivery_log: AttemptLimits { bytes_max: 1 << 20, keep_ms: 3_600_000 },
         };
         let node = Arc::new(Node::open(dir.path().join("data"), options).expect("opens"));
         let state = Arc::new(State::new(node, OPERATOR, &[7; 32], None).with_grpc_limit(per_minute));
