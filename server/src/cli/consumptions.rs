@@ -11,20 +11,18 @@
 //! - Results come in order of arrival, so the oldest unanswered item is the one a result is about.
 //! - Every line ends in exactly one row of the summary.
 
-mod lines;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
 use futures_util::{Stream, StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message as _;
 use punchline_proto::v1;
 use punchline_proto::v1::campaign_service_client::CampaignServiceClient;
 use punchline_proto::v1::consumption_result::Outcome;
 use punchline_proto::v1::ingest_service_client::IngestServiceClient;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,10 +32,10 @@ use tonic_types::StatusExt as _;
 use super::client::{Client, Service};
 use super::failure::{Failure, reason_of};
 use super::input;
+use super::lines::{self, Item, Line};
 use super::message::json_of;
 use super::output::{self, Answer};
-
-use lines::{Item, Line};
+use super::progress::Progress;
 
 /// Consumptions that wait for their result at once: enough to fill the server's commits, few enough to
 /// tell them apart when a connection is lost.
@@ -74,7 +72,7 @@ pub(super) async fn run(command: ConsumptionsCommand, client: &Client) -> Result
     match command {
         ConsumptionsCommand::Record { file, stop_on_error } => record(file.as_deref(), stop_on_error, client).await,
         ConsumptionsCommand::Simulate { file } => {
-            let consumption = lines::parse(&input::read(file.as_deref())?)
+            let consumption = parse(&input::read(file.as_deref())?)
                 .map_err(|message| Failure::Malformed { path: input::name_of(file.as_deref()), message })?;
             let request = v1::SimulateConsumptionRequest { consumption: Some(consumption) };
             let mut campaigns = CampaignServiceClient::new(client.service());
@@ -88,12 +86,12 @@ async fn record(file: Option<&Path>, stop_on_error: bool, client: &Client) -> Re
     let mut recorder = Recorder {
         ingest: IngestServiceClient::new(client.service()),
         tally: Tally::default(),
-        progress: Progress::new(size_bytes),
+        progress: Progress::over(size_bytes),
         stop_on_error,
         stopped: false,
         again: Vec::new(),
     };
-    let mut outcome = recorder.pass(lines::read(reader).boxed()).await;
+    let mut outcome = recorder.pass(lines::read(reader, parse).boxed()).await;
     while outcome.is_ok() && !recorder.stopped && !recorder.again.is_empty() {
         let again = std::mem::take(&mut recorder.again);
         tokio::time::sleep(again.iter().map(|item| item.wait).max().unwrap_or_default()).await;
@@ -118,12 +116,12 @@ struct Recorder {
     stop_on_error: bool,
     stopped: bool,
     /// What the server had no room for.
-    again: Vec<Item>,
+    again: Vec<Item<v1::Consumption>>,
 }
 
 impl Recorder {
     /// Sends all lines over one stream, and takes all results.
-    async fn pass(&mut self, mut lines: impl Stream<Item = Line> + Unpin) -> Result<(), Failure> {
+    async fn pass(&mut self, mut lines: impl Stream<Item = Line<v1::Consumption>> + Unpin) -> Result<(), Failure> {
         // The first one goes ahead of the call: a server may answer the call with the first result only.
         let Some(first) = self.next_item(&mut lines).await? else { return Ok(()) };
         // As wide as the window, so that sending never waits.
@@ -158,7 +156,10 @@ impl Recorder {
     }
 
     /// The next line that can be sent; those that cannot are told.
-    async fn next_item(&mut self, lines: &mut (impl Stream<Item = Line> + Unpin)) -> Result<Option<Item>, Failure> {
+    async fn next_item(
+        &mut self,
+        lines: &mut (impl Stream<Item = Line<v1::Consumption>> + Unpin),
+    ) -> Result<Option<Item<v1::Consumption>>, Failure> {
         while !self.stopped {
             match lines.next().await {
                 Some(Line::Item(item)) => return Ok(Some(item)),
@@ -172,7 +173,7 @@ impl Recorder {
         Ok(None)
     }
 
-    fn settle(&mut self, mut item: Item, outcome: Option<Outcome>) {
+    fn settle(&mut self, mut item: Item<v1::Consumption>, outcome: Option<Outcome>) {
         self.progress.at(item.end_bytes);
         match outcome {
             Some(Outcome::Receipt(receipt)) => self.tally.accept(&receipt),
@@ -185,9 +186,9 @@ impl Recorder {
                     item.wait = asked.unwrap_or(Duration::from_millis(100 << item.tries));
                     return self.again.push(item);
                 }
-                self.refuse(item.line, &item.consumption.consumption_id, &reason_of(&status), status.message());
+                self.refuse(item.line, &item.what.consumption_id, &reason_of(&status), status.message());
             }
-            None => self.refuse(item.line, &item.consumption.consumption_id, "NO_OUTCOME", "the answer is empty"),
+            None => self.refuse(item.line, &item.what.consumption_id, "NO_OUTCOME", "the answer is empty"),
         }
     }
 
@@ -200,7 +201,7 @@ impl Recorder {
         }
     }
 
-    fn lost(&mut self, pending: VecDeque<Item>, status: Status) -> Failure {
+    fn lost(&mut self, pending: VecDeque<Item<v1::Consumption>>, status: Status) -> Failure {
         self.tally.unanswered += pending.len() as u64;
         if let Some(first) = pending.front() {
             self.progress.note(&format!(
@@ -213,8 +214,12 @@ impl Recorder {
     }
 }
 
-fn send(item: Item, sender: &Option<mpsc::Sender<v1::StreamConsumptionsRequest>>, pending: &mut VecDeque<Item>) {
-    let request = v1::StreamConsumptionsRequest { consumption: Some(item.consumption.clone()) };
+fn send(
+    item: Item<v1::Consumption>,
+    sender: &Option<mpsc::Sender<v1::StreamConsumptionsRequest>>,
+    pending: &mut VecDeque<Item<v1::Consumption>>,
+) {
+    let request = v1::StreamConsumptionsRequest { consumption: Some(item.what.clone()) };
     // A channel that is closed is a stream that failed: the results say so next.
     let _ = sender.as_ref().map(|sender| sender.try_send(request));
     pending.push_back(item);
@@ -256,36 +261,42 @@ impl Tally {
     }
 }
 
-/// A bar over the file, where somebody sees it.
-struct Progress(ProgressBar);
+/// Wecheer's body. What is missing is left empty: the server says which check it fails.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    consumption_id: Option<String>,
+    consumption_date: Option<String>,
+    identifiers: Option<Vec<lines::Identifier>>,
+    consumption_lines: Option<Vec<LineBody>>,
+}
 
-impl Progress {
-    fn new(size_bytes: Option<u64>) -> Self {
-        let bar = match size_bytes {
-            _ if !output::progress_is_seen() => ProgressBar::hidden(),
-            Some(size_bytes) => ProgressBar::new(size_bytes).with_style(
-                ProgressStyle::with_template("{bar:40} {percent:>3}%  {bytes}/{total_bytes}  {eta} left")
-                    .expect("a constant template"),
-            ),
-            None => ProgressBar::new_spinner(),
-        };
-        Self(bar)
-    }
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LineBody {
+    sku: String,
+    product_name: Option<String>,
+    quantity: f64,
+}
 
-    fn at(&self, bytes: u64) {
-        // Lines that are sent again lie behind.
-        if bytes > self.0.position() {
-            self.0.set_position(bytes);
-        }
-    }
-
-    fn note(&self, text: &str) {
-        self.0.suspend(|| output::note(text));
-    }
-
-    fn finish(&self) {
-        self.0.finish_and_clear();
-    }
+/// Reads one consumption.
+pub(super) fn parse(text: &[u8]) -> Result<v1::Consumption, String> {
+    let body: Body = lines::json(text)?;
+    let identifiers = body.identifiers.unwrap_or_default();
+    let lines = body.consumption_lines.unwrap_or_default();
+    Ok(v1::Consumption {
+        consumption_id: body.consumption_id.unwrap_or_default(),
+        consumption_date: body.consumption_date.unwrap_or_default(),
+        identifiers: identifiers.into_iter().map(Into::into).collect(),
+        lines: lines
+            .into_iter()
+            .map(|line| v1::ConsumptionLine {
+                sku: line.sku,
+                product_name: line.product_name.unwrap_or_default(),
+                quantity: line.quantity,
+            })
+            .collect(),
+    })
 }
 
 #[cfg(test)]

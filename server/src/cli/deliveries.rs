@@ -1,13 +1,16 @@
 //! `deliveries` and `dead-letters`: what became of each event.
 
 use clap::{Args, Subcommand, ValueEnum};
+use prost_types::Timestamp;
 use punchline_proto::v1;
 use punchline_proto::v1::delivery_service_client::DeliveryServiceClient;
 
 use super::client::{Client, ListOptions};
 use super::failure::Failure;
+use super::input;
+use super::jobs;
 use super::message::{json, json_all, json_of};
-use super::output::Answer;
+use super::output::{self, Answer};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeliveriesCommand {
@@ -54,26 +57,53 @@ pub(super) enum DeadLettersCommand {
         #[command(flatten)]
         list: ListOptions,
     },
-    /// Put dead letters back, with a fresh schedule
-    Redrive {
+    /// Put dead letters back, with a fresh schedule: as a job, unless few are named
+    Redrive(RedriveArgs),
+    /// Give dead letters up; where the subscription holds what is behind them, that goes on
+    Drop {
         /// As `subscriptions list` shows it
         subscription_id: String,
-        /// Only this event; may be repeated
-        #[arg(long = "sequence", value_name = "SEQUENCE")]
+        /// This event; may be repeated, also as 5,7,9
+        #[arg(long = "sequence", value_name = "SEQUENCE", value_delimiter = ',', required = true)]
         sequences: Vec<u64>,
-        /// Only this type, as points.*; may be repeated
-        #[arg(long = "type", value_name = "TYPE")]
-        event_types: Vec<String>,
-        /// Only this member's
-        #[arg(long, value_name = "MEMBER_ID", default_value = "")]
-        member: String,
-        /// At most so many, oldest first; all if absent
-        #[arg(long, value_name = "COUNT", default_value_t = 0)]
-        limit: u64,
-        /// Count only
-        #[arg(long)]
-        preview: bool,
+        /// Why, for the journal
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
+}
+
+/// `dead-letters redrive`.
+#[derive(Args, Debug)]
+pub(super) struct RedriveArgs {
+    /// As `subscriptions list` shows it
+    subscription_id: String,
+    /// Only this event; may be repeated, also as 5,7,9
+    #[arg(long = "sequence", value_name = "SEQUENCE", value_delimiter = ',')]
+    sequences: Vec<u64>,
+    /// Only this type, as points.*; may be repeated
+    #[arg(long = "type", value_name = "TYPE")]
+    event_types: Vec<String>,
+    /// Only this member's
+    #[arg(long, value_name = "MEMBER_ID", default_value = "", hide_default_value = true)]
+    member: String,
+    /// Only what happened from this time on (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = input::time)]
+    from_time: Option<Timestamp>,
+    /// Only what happened before this time (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = input::time)]
+    to_time: Option<Timestamp>,
+    /// At most so many, oldest first; all if absent
+    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
+    limit: u64,
+    /// At most so many a second; as fast as they are taken if absent
+    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
+    max_per_second: u32,
+    /// Count only
+    #[arg(long)]
+    preview: bool,
+    /// Start it, and do not wait for its end
+    #[arg(long, conflicts_with = "preview")]
+    no_wait: bool,
 }
 
 /// One event to one subscription.
@@ -92,6 +122,7 @@ pub(super) enum StateName {
     Held,
     Delivered,
     DeadLettered,
+    Dropped,
 }
 
 impl StateName {
@@ -101,6 +132,7 @@ impl StateName {
             Self::Held => v1::DeliveryState::Held,
             Self::Delivered => v1::DeliveryState::Delivered,
             Self::DeadLettered => v1::DeliveryState::DeadLettered,
+            Self::Dropped => v1::DeliveryState::Dropped,
         }
     }
 }
@@ -173,17 +205,34 @@ pub(super) async fn dead_letters(command: DeadLettersCommand, client: &Client) -
                 .await?;
             Ok(Answer::Rows(DELIVERY_COLUMNS, json_all(&all)))
         }
-        DeadLettersCommand::Redrive { subscription_id, sequences, event_types, member, limit, preview } => {
+        DeadLettersCommand::Redrive(args) => {
             let request = v1::RedriveDeadLettersRequest {
-                subscription_id,
-                sequences,
-                event_types,
-                member_id: member,
-                preview,
-                limit,
-                ..Default::default()
+                subscription_id: args.subscription_id,
+                sequences: args.sequences,
+                event_types: args.event_types,
+                member_id: args.member,
+                preview: args.preview,
+                limit: args.limit,
+                max_per_second: args.max_per_second,
+                from_time: args.from_time,
+                to_time: args.to_time,
             };
-            Ok(Answer::One(json(&service.redrive_dead_letters(request).await?.into_inner())))
+            let redriven = service.redrive_dead_letters(request).await?.into_inner();
+            match redriven.job {
+                Some(job) => jobs::begun(job, args.no_wait, client).await,
+                None => Ok(Answer::One(serde_json::json!({ "redriven": redriven.redriven, "preview": args.preview }))),
+            }
+        }
+        DeadLettersCommand::Drop { subscription_id, mut sequences, reason } => {
+            sequences.sort_unstable();
+            sequences.dedup();
+            let asked = sequences.len() as u64;
+            let request = v1::DropDeadLettersRequest { subscription_id, sequences, reason };
+            let dropped = service.drop_dead_letters(request).await?.into_inner();
+            if dropped.dropped < asked {
+                output::note(&format!("{} of {asked} are no dead letters", asked - dropped.dropped));
+            }
+            Ok(Answer::One(json(&dropped)))
         }
     }
 }

@@ -1,5 +1,8 @@
 //! `events`: the journal as a server tells it, a page or without end.
 
+mod consume;
+mod types;
+
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -40,6 +43,10 @@ pub(super) enum EventsCommand {
         #[command(flatten)]
         filter: Filter,
     },
+    /// Events to a named consumer whose cursor the server keeps: each until it is acknowledged
+    Consume(consume::ConsumeArgs),
+    /// The event types there are, or one of them with its example and JSON Schema in each dialect
+    Types(types::TypesArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -99,6 +106,8 @@ pub(super) async fn run(command: EventsCommand, client: &Client, format: Format)
             let columns = &["sequence", "time", "type", "member_id", "data"];
             Ok(Answer::Rows(columns, json_all(&all)))
         }
+        EventsCommand::Consume(args) => consume::run(&args, &mut service).await,
+        EventsCommand::Types(args) => types::run(args, client, format).await,
         EventsCommand::Tail { from, filter } => tail(from.0, &filter, &mut service, format).await,
     }
 }

@@ -22,6 +22,7 @@ Exit codes:
   70  the server failed inside
   74  output cannot be written
   78  the configuration is wrong
+ 130  interrupted, with Ctrl-C; what the server does, it goes on with
 
 Without a token, and with a server on loopback, the command line uses the credentials of
 `punchline serve --dev`: operator token dev-operator, advertiser 1000000001.";
@@ -65,6 +66,9 @@ pub(super) enum Failure {
     /// A check had a negative result.
     #[error("{0}")]
     Negative(String),
+    /// Somebody did not want to wait any longer.
+    #[error("{0}")]
+    Interrupted(String),
     /// Told already, item by item.
     #[error("not everything succeeded")]
     Reported,
@@ -94,6 +98,7 @@ impl Failure {
             Self::Unreadable { .. } => 66,
             Self::Malformed { .. } => 65,
             Self::Negative(_) | Self::Reported => 1,
+            Self::Interrupted(_) => 130,
             // Whoever reads us has read enough: `punchline events read | head`.
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Io(_) => 74,
@@ -105,7 +110,7 @@ impl Failure {
         match self {
             Self::Reported => None,
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
-            Self::Config(_) => Some(self.to_string()),
+            Self::Config(_) | Self::Interrupted(_) => Some(self.to_string()),
             _ => Some(format!("error: {self}")),
         }
     }

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
+use prost_types::Timestamp;
 use punchline_proto::v1;
 
 use super::failure::Failure;
+use crate::campaign_file::timestamp;
 
 /// What `-` is called.
 const STANDARD_INPUT: &str = "standard input";
@@ -61,6 +63,22 @@ pub(super) fn read_text(path: Option<&Path>) -> Result<String, Failure> {
         .map_err(|error| Failure::Malformed { path: name_of(path), message: format!("is not UTF-8: {error}") })
 }
 
+/// A secret on the first line of a file; editors and `echo` end it with a line break.
+///
+/// # Errors
+///
+/// [`Failure::Unreadable`], [`Failure::Malformed`] without the text.
+pub(super) fn read_secret(path: &Path) -> Result<String, Failure> {
+    let malformed = |message: &str| Failure::Malformed { path: name_of(Some(path)), message: message.into() };
+    let text = read_text(Some(path))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    match secret {
+        "" => Err(malformed("is empty")),
+        secret if secret.contains(char::is_control) => Err(malformed("is not one line (its content is not shown)")),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
 /// `phoneNumber` and `email`, where given.
 pub(super) fn identifiers(phones: &[String], emails: &[String]) -> Vec<v1::Identifier> {
     let of = |key: &'static str, values: &[String]| {
@@ -84,6 +102,24 @@ pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
         .zip(unit_ms)
         .and_then(|(number, unit_ms)| number.checked_mul(unit_ms))
         .ok_or_else(|| format!("{text} is no duration, as 500ms, 5s, 5m or 2h"))
+}
+
+/// The same, or `never`: 0.
+pub(super) fn duration_ms_or_never(text: &str) -> Result<u64, String> {
+    if text == "never" { Ok(0) } else { duration_ms(text).map_err(|error| format!("{error}, or never")) }
+}
+
+/// RFC 3339, or a date.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    timestamp(text).ok_or_else(|| format!("{text} is neither a time, as 2025-01-31T12:00:00Z, nor a date"))
+}
+
+/// A span of time for people, to two units: `4s`, `3m 12s`, `2h 5m`, `3d 4h`.
+pub(super) fn span_text(seconds: u64) -> String {
+    let units = [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("m", seconds / 60 % 60), ("s", seconds % 60)];
+    let first = units.iter().position(|(_, count)| *count > 0).unwrap_or(units.len() - 1);
+    let shown = units[first..].iter().take(2).enumerate().filter(|(i, (_, count))| *i == 0 || *count > 0);
+    shown.map(|(_, (unit, count))| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 /// `name=value`.
@@ -129,6 +165,29 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(duration_ms(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_are_for_people() {
+        let cases = [(0, "0s"), (4, "4s"), (192, "3m 12s"), (7_500, "2h 5m"), (86_400, "1d"), (90_061, "1d 1h")];
+        for (seconds, expected) in cases {
+            assert_eq!(span_text(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_secret_file_is_one_line() {
+        let cases = [("s3cret\n", Some("s3cret")), ("s3cret", Some("s3cret")), ("\n", None), ("s3cret\nmore", None)];
+        for (content, expected) in cases {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            std::fs::write(file.path(), content).expect("written");
+            match read_secret(file.path()) {
+                Ok(secret) => assert_eq!(Some(secret.as_str()), expected),
+                Err(failure) => {
+                    assert!(expected.is_none() && !failure.to_string().contains("s3cret"), "{failure}");
+                }
+            }
         }
     }
 }

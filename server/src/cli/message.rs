@@ -34,9 +34,10 @@ macro_rules! api_messages {
 }
 
 api_messages! {
-    Advertiser Attempt Balance Campaign Credential Delivery Entry Event EventType Member PunchcardState Receipt
-    Subscription CreateSubscriptionResponse ExplainEntryResponse GetStatusResponse IssueCredentialResponse
-    RedriveDeadLettersResponse RotateSecretResponse TestSubscriptionResponse
+    Advertiser Attempt Balance Campaign Consumer Credential Delivery DeliveryJob Dialect DropDeadLettersResponse Entry
+    Event EventType Member PunchcardState Receipt Subscription CreateSubscriptionResponse ExplainEntryResponse
+    GetStatusResponse IssueCredentialResponse RotateSecretResponse
+    TestSubscriptionResponse
 }
 
 /// A message as JSON.

@@ -10,14 +10,20 @@
 mod admin;
 mod campaigns;
 mod client;
+mod consumers;
 mod consumptions;
 mod deliveries;
+mod dialects;
 mod events;
+mod facts;
 mod failure;
 mod input;
+mod jobs;
+mod lines;
 mod members;
 mod message;
 pub(crate) mod output;
+mod progress;
 mod subscriptions;
 mod webhooks;
 
@@ -86,6 +92,11 @@ enum Command {
         #[command(subcommand)]
         command: consumptions::ConsumptionsCommand,
     },
+    /// Tell of what is no consumption
+    Facts {
+        #[command(subcommand)]
+        command: facts::FactsCommand,
+    },
     /// Members, what they have, and why
     Members {
         #[command(subcommand)]
@@ -96,6 +107,11 @@ enum Command {
         #[command(subcommand)]
         command: Box<subscriptions::SubscriptionsCommand>,
     },
+    /// The forms in which events are told
+    Dialects {
+        #[command(subcommand)]
+        command: dialects::DialectsCommand,
+    },
     /// What became of each event's delivery
     Deliveries {
         #[command(subcommand)]
@@ -105,6 +121,18 @@ enum Command {
     DeadLetters {
         #[command(subcommand)]
         command: deliveries::DeadLettersCommand,
+    },
+    /// Send past events to one subscription again, with the same webhook-id: as a job
+    Replay(jobs::ReplayArgs),
+    /// Replays and redrives
+    Jobs {
+        #[command(subcommand)]
+        command: jobs::JobsCommand,
+    },
+    /// Named consumers, whose cursor the server keeps; `events consume` is one
+    Consumers {
+        #[command(subcommand)]
+        command: consumers::ConsumersCommand,
     },
     /// The journal's events, from a server
     Events {
@@ -228,6 +256,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Config { ref command } => config(&cli, command),
         Command::Completion { shell } => completion(shell),
+        Command::Dialects { command: dialects::DialectsCommand::Check(ref args) } => dialects::check(args, format),
         command => remote(command, &cli.client, format),
     };
     finish(outcome.and_then(|answer| format.print(answer)))
@@ -295,10 +324,15 @@ fn remote(command: Command, options: &ClientOptions, format: Format) -> Result<A
             Command::Credentials { command } => admin::credentials(command, &client).await,
             Command::Campaigns { command } => campaigns::run(command, &client).await,
             Command::Consumptions { command } => consumptions::run(command, &client).await,
+            Command::Facts { command } => facts::run(command, &client).await,
             Command::Members { command } => members::run(command, &client).await,
             Command::Subscriptions { command } => subscriptions::run(*command, &client).await,
+            Command::Dialects { command } => dialects::run(command, &client).await,
             Command::Deliveries { command } => deliveries::deliveries(command, &client).await,
             Command::DeadLetters { command } => deliveries::dead_letters(command, &client).await,
+            Command::Replay(args) => jobs::replay(args, &client).await,
+            Command::Jobs { command } => jobs::jobs(command, &client).await,
+            Command::Consumers { command } => consumers::run(command, &client).await,
             Command::Events { command } => events::run(command, &client, format).await,
             local => unreachable!("{local:?} needs no server"),
         }
@@ -346,7 +380,28 @@ mod tests {
             "subscriptions create --url https://x --type points.* --header X-A:b --retry-delays 5s,5m",
             "subscriptions update 0198 --no-retries",
             "deliveries list 0198 --state waiting",
+            "subscriptions create --url https://x --dialect rehook --dialect-setting a=b --filter true --ordering strict",
+            "subscriptions create --url https://x --signature v1a --bearer-token-file t --rate 5 --max-attempts 3",
+            "subscriptions create --url https://x --client-cert c --client-key k --segment-write-key-file w",
+            "subscriptions update 0198 --on-dead-letter hold --breaker-failures 5 --breaker-open 1m --disable-after 2h",
+            "dialects list",
+            "dialects show rehook",
+            "dialects check own.toml --setting a=b",
             "dead-letters redrive 0198 --preview",
+            "dead-letters redrive 0198 --max-per-second 5 --from-time 2025-01-01 --to-time 2025-01-02T00:00:00Z --no-wait",
+            "dead-letters drop 0198 --sequence 5,7 --sequence 9 --reason x",
+            "deliveries list 0198 --state dropped",
+            "replay 0198 --from-sequence 5 --to-sequence 9 --type points.* --member 0198 --limit 5 --max-per-second 2",
+            "replay 0198 --preview",
+            "jobs list 0198",
+            "jobs get 0198 0199 --wait",
+            "jobs cancel 0198 0199",
+            "consumers list",
+            "consumers delete mail",
+            "facts publish --file x.jsonl --source shop",
+            "events consume mail --from-start --type points.* --max-in-flight 4 --exec cat",
+            "events consume mail --from-sequence 5 --limit 1",
+            "events types points.credited --dialect rehook",
             "events tail --from 5 --type points.* --output json",
             "events read --from 5 --limit 10",
             "webhooks listen --port 0 --fail-every 3",
@@ -372,6 +427,10 @@ mod tests {
             "subscriptions create --url https://x --no-retries --retry-delays 5s",
             "serve --set nonsense",
             "deliveries list 0198 --state pending",
+            "dead-letters drop 0198 --reason x",
+            "dead-letters redrive 0198 --from-time soon",
+            "replay 0198 --preview --no-wait",
+            "events consume mail --from-start --from-sequence 5",
             "subscriptions create --url https://x --retry-delays soon",
         ];
         for line in wrong {

@@ -59,6 +59,11 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(escaped).collect()
 }
 
+/// A text of several lines as people may see it.
+pub(super) fn harmless_lines(text: &str) -> String {
+    text.lines().map(harmless).collect::<Vec<_>>().join("\n")
+}
+
 /// Whether a progress bar would be seen.
 pub(super) fn progress_is_seen() -> bool {
     io::stderr().is_terminal()
@@ -161,7 +166,19 @@ fn joined(items: impl Iterator<Item = String>, separator: &str) -> String {
 
 /// `SUBSCRIPTION_STATE_ACTIVE` is `active` where only people look.
 fn enum_word(text: &str) -> Option<String> {
-    const PREFIXES: [&str; 5] = ["SUBSCRIPTION_STATE_", "DELIVERY_STATE_", "SCOPE_", "PERIOD_", "OVERFLOW_"];
+    const PREFIXES: [&str; 11] = [
+        "SUBSCRIPTION_STATE_",
+        "BREAKER_STATE_",
+        "ORDERING_",
+        "ON_DEAD_LETTER_",
+        "SIGNATURE_SCHEME_",
+        "DELIVERY_STATE_",
+        "DELIVERY_JOB_STATE_",
+        "DELIVERY_JOB_KIND_",
+        "SCOPE_",
+        "PERIOD_",
+        "OVERFLOW_",
+    ];
     PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)).map(str::to_ascii_lowercase)
 }
 
@@ -178,6 +195,7 @@ mod tests {
             (json!(5), "5"),
             (json!("DELIVERY_STATE_DEAD_LETTERED"), "dead_lettered"),
             (json!("DELIVERED"), "DELIVERED"),
+            (json!("BREAKER_STATE_HALF_OPEN"), "half_open"),
             (json!(["a", "b"]), "a, b"),
             (json!([{"key": "email", "value": "a@b"}]), "key=email value=a@b"),
             (json!({"a": 1, "b": ""}), "a=1"),

@@ -1,14 +1,20 @@
 //! `subscriptions`: webhooks to somebody's URL.
 
-use clap::{Args, Subcommand};
+mod settings;
+
+use clap::Subcommand;
 use punchline_proto::v1;
 use punchline_proto::v1::subscription_service_client::SubscriptionServiceClient;
+use serde_json::Value;
 
 use super::client::{Client, ListOptions};
 use super::failure::Failure;
 use super::input;
 use super::message::{json, json_all, json_of};
 use super::output::{self, Answer};
+use super::webhooks::now_unix_s;
+
+use settings::Settings;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SubscriptionsCommand {
@@ -18,9 +24,9 @@ pub(super) enum SubscriptionsCommand {
         #[arg(long)]
         url: String,
         #[command(flatten)]
-        settings: Settings,
+        settings: Box<Settings>,
         // No environment variable, here and below: the one that `webhooks listen` reads is the secret in use.
-        /// Signing secret, whsec_…; made by the server if absent
+        /// Signing secret, whsec_…, or whsk_… with --signature v1a; made by the server if absent
         #[arg(long)]
         secret: Option<String>,
         /// Also deliver what happened after this position; only what happens from now on if absent
@@ -45,7 +51,7 @@ pub(super) enum SubscriptionsCommand {
         #[arg(long)]
         url: Option<String>,
         #[command(flatten)]
-        settings: Settings,
+        settings: Box<Settings>,
     },
     /// Withdraw it; its backlog is gone, the events stay
     Delete {
@@ -69,7 +75,7 @@ pub(super) enum SubscriptionsCommand {
     RotateSecret {
         /// As `subscriptions list` shows it
         subscription_id: String,
-        /// The new one, whsec_…; made by the server if absent
+        /// The new one, of the subscription's kind; made by the server if absent
         #[arg(long)]
         secret: Option<String>,
         /// How long the old one signs too; 24 hours if absent
@@ -84,83 +90,21 @@ pub(super) enum SubscriptionsCommand {
         #[arg(long = "type", value_name = "TYPE", default_value = "")]
         event_type: String,
     },
-    /// The event types that can be subscribed to
+    /// The event types that can be subscribed to; `events types` tells more
     EventTypes,
 }
 
-/// What can be set on creation and later.
-#[derive(Args, Debug)]
-pub(super) struct Settings {
-    /// For people
-    #[arg(long)]
-    description: Option<String>,
-    /// Event type, as points.credited or points.*; all if absent; may be repeated
-    #[arg(long = "type", value_name = "TYPE")]
-    event_types: Vec<String>,
-    /// Header to send along; may be repeated
-    #[arg(long = "header", value_name = "NAME:VALUE")]
-    headers: Vec<String>,
-    /// Basic authentication
-    #[arg(long, value_name = "USER:PASSWORD")]
-    basic_auth: Option<String>,
-    /// Waits before the 2nd, 3rd, … attempt, as 5s,5m,30m; the default ten attempts if absent
-    #[arg(long, value_name = "DURATIONS", value_delimiter = ',', value_parser = input::duration_ms)]
-    retry_delays: Vec<u64>,
-    /// One attempt only
-    #[arg(long, conflicts_with = "retry_delays")]
-    no_retries: bool,
-    /// Longest that one attempt may take; 15s if absent
-    #[arg(long, value_name = "DURATION", value_parser = input::duration_ms)]
-    attempt_timeout: Option<u64>,
-    /// Attempts under way at once; 64 if absent
-    #[arg(long, value_name = "COUNT")]
-    max_in_flight: Option<u32>,
-    /// Status after which trying again is pointless; may be repeated
-    #[arg(long = "permanent-status", value_name = "STATUS")]
-    permanent_statuses: Vec<u32>,
-}
-
-impl Settings {
-    /// Sets what was given, and leaves the rest.
-    fn apply(self, subscription: &mut v1::Subscription) -> Result<(), Failure> {
-        if let Some(description) = self.description {
-            subscription.description = description;
-        }
-        if !self.event_types.is_empty() {
-            subscription.event_types = self.event_types;
-        }
-        for header in &self.headers {
-            let (name, value) = input::secret_pair("--header", header)?;
-            // As the server has them: otherwise one that is there would come twice.
-            subscription.headers.insert(name.to_ascii_lowercase(), value);
-        }
-        if let Some(basic_auth) = &self.basic_auth {
-            let (username, password) = input::secret_pair("--basic-auth", basic_auth)?;
-            subscription.basic_auth = Some(v1::BasicAuth { username, password });
-        }
-        if !self.retry_delays.is_empty() {
-            subscription.retry_delays_ms = self.retry_delays;
-            subscription.no_retries = false;
-        }
-        if self.no_retries {
-            subscription.retry_delays_ms.clear();
-            subscription.no_retries = true;
-        }
-        if let Some(timeout_ms) = self.attempt_timeout {
-            subscription.timeout_ms = timeout_ms;
-        }
-        if let Some(max_in_flight) = self.max_in_flight {
-            subscription.max_in_flight = max_in_flight;
-        }
-        if !self.permanent_statuses.is_empty() {
-            subscription.permanent_statuses = self.permanent_statuses;
-        }
-        Ok(())
-    }
-}
-
-const COLUMNS: &[&str] =
-    &["subscription_id", "url", "event_types", "state", "state_reason", "cursor", "pending", "dead_letters"];
+const COLUMNS: &[&str] = &[
+    "subscription_id",
+    "url",
+    "dialect",
+    "event_types",
+    "state",
+    "breaker",
+    "pending",
+    "oldest:pending_for",
+    "dead:dead_letters",
+];
 
 pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Result<Answer, Failure> {
     let mut service = SubscriptionServiceClient::new(client.service());
@@ -190,7 +134,7 @@ pub(super) async fn run(command: SubscriptionsCommand, client: &Client) -> Resul
                     Ok((page.subscriptions, page.next_page_token))
                 })
                 .await?;
-            Ok(Answer::Rows(COLUMNS, json_all(&all)))
+            Ok(Answer::Rows(COLUMNS, all.iter().map(|subscription| row(subscription, now_unix_s())).collect()))
         }
         SubscriptionsCommand::Update { subscription_id, url, settings } => {
             let request = v1::GetSubscriptionRequest { subscription_id };
@@ -248,24 +192,25 @@ fn one(subscription: &Option<v1::Subscription>) -> Result<Answer, Failure> {
     Ok(Answer::One(json_of(subscription)))
 }
 
+/// A subscription, and how long its oldest event has been waiting.
+fn row(subscription: &v1::Subscription, now_unix_s: i64) -> Value {
+    let mut row = json(subscription);
+    let waited_s = subscription.oldest_pending_at.map(|at| now_unix_s.saturating_sub(at.seconds).max(0));
+    row["pending_for"] = waited_s.map(|seconds| input::span_text(seconds as u64)).into();
+    row
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser as _;
-
-    #[derive(clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        settings: Settings,
-    }
 
     #[test]
-    fn a_header_replaces_the_one_of_its_name() {
+    fn the_oldest_event_has_an_age() {
         let mut subscription = v1::Subscription::default();
-        subscription.headers.insert("x-key".into(), String::new());
-        let line = Line::parse_from(["line", "--header", "X-Key: new", "--header", "X-Other:a"]);
-        line.settings.apply(&mut subscription).expect("valid");
-        let expected = [("x-key", "new"), ("x-other", "a")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(subscription.headers, expected.into());
+        assert_eq!(row(&subscription, 1_000)["pending_for"], Value::Null);
+        for (happened_s, expected) in [(880, "2m"), (1_001, "0s")] {
+            subscription.oldest_pending_at = Some(prost_types::Timestamp { seconds: happened_s, nanos: 0 });
+            assert_eq!(row(&subscription, 1_000)["pending_for"], expected);
+        }
     }
 }

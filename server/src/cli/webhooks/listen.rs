@@ -8,14 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use clap::Args;
-use punchline_delivery::signature::{self, Secret};
+use punchline_delivery::dialect::{Dialect, Dialects, Settings};
+use punchline_delivery::signature::{self, VerifyingKey};
 use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use super::super::dialects::unknown;
 use super::super::failure::Failure;
+use super::super::input;
 use super::super::output::{self, Answer, Format};
 
 /// The largest body that is looked at.
@@ -29,9 +33,16 @@ pub(in super::super) struct ListenArgs {
     /// Port on 127.0.0.1; 0: any that is free
     #[arg(long, default_value_t = 9090)]
     port: u16,
-    /// whsec_…; signatures are not checked if absent; may be repeated while a secret is rotated
+    /// whsec_…, or whpk_… of Ed25519; signatures are not checked if absent; may be repeated while a
+    /// secret is rotated
     #[arg(long, env = "PUNCHLINE_WEBHOOK_SECRET", hide_env_values = true)]
     secret: Vec<String>,
+    /// Check this dialect's own signature too, as jericommerce has one
+    #[arg(long, value_name = "NAME")]
+    dialect: Option<String>,
+    /// What the subscription has chosen of the dialect; may be repeated
+    #[arg(long = "dialect-setting", value_name = "KEY=VALUE", value_parser = input::pair, requires = "dialect")]
+    dialect_settings: Vec<(String, String)>,
     /// Answer every so many requests, counted from 1, with a failure
     #[arg(long, value_name = "N")]
     fail_every: Option<NonZeroU64>,
@@ -45,7 +56,8 @@ pub(in super::super) struct ListenArgs {
 
 struct Listener {
     args: ListenArgs,
-    secrets: Vec<Secret>,
+    keys: Vec<VerifyingKey>,
+    dialect: Option<(Arc<Dialect>, Settings)>,
     format: Format,
     /// Held while a line is written, so that lines come in the order of their numbers.
     seen: Mutex<Seen>,
@@ -60,18 +72,28 @@ struct Seen {
 }
 
 pub(super) async fn run(args: ListenArgs, format: Format) -> Result<Answer, Failure> {
-    let secrets = args.secret.iter().map(|text| super::secret(text)).collect::<Result<Vec<_>, _>>()?;
+    let keys = args.secret.iter().map(|text| super::verifying_key(text)).collect::<Result<Vec<_>, _>>()?;
+    let dialect = dialect(&args)?;
     let socket = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
     output::note(&format!("listening on http://{}", socket.local_addr()?));
-    if secrets.is_empty() {
+    if keys.is_empty() {
         output::note("no --secret: signatures are not checked");
     }
-    let listener = Arc::new(Listener { args, secrets, format, seen: Mutex::default(), done: Notify::new() });
+    let listener = Arc::new(Listener { args, keys, dialect, format, seen: Mutex::default(), done: Notify::new() });
     let router =
         Router::new().fallback(receive).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(Arc::clone(&listener));
     let done = async move { listener.done.notified().await };
     axum::serve(socket, router).with_graceful_shutdown(done).await?;
     Ok(Answer::Nothing)
+}
+
+fn dialect(args: &ListenArgs) -> Result<Option<(Arc<Dialect>, Settings)>, Failure> {
+    let Some(name) = &args.dialect else { return Ok(None) };
+    let dialects = Dialects::builtin();
+    let dialect = dialects.get(name).ok_or_else(|| unknown("dialect", name, dialects.names()))?;
+    let chosen = args.dialect_settings.iter().cloned().collect();
+    let settings = dialect.settings(&chosen).map_err(|error| Failure::Usage(format!("--dialect-setting: {error}")))?;
+    Ok(Some((dialect, settings)))
 }
 
 async fn receive(
@@ -83,7 +105,7 @@ async fn receive(
 ) -> StatusCode {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let id = header("webhook-id");
-    let signature = listener.check(id, header("webhook-timestamp"), header("webhook-signature"), &body);
+    let signature = listener.check(&headers, &body);
     let parsed: Value =
         serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
 
@@ -112,16 +134,38 @@ async fn receive(
 }
 
 impl Listener {
-    /// What is to be said about the signature: fine, or why not.
-    fn check(&self, id: &str, timestamp: &str, header: &str, body: &[u8]) -> Result<String, String> {
-        let secrets: Vec<&Secret> = self.secrets.iter().collect();
-        if secrets.is_empty() {
+    /// What is to be said about the signatures: fine, or why not.
+    fn check(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, String> {
+        if self.keys.is_empty() {
             return Ok("unchecked".to_owned());
         }
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let keys: Vec<&VerifyingKey> = self.keys.iter().collect();
+        let timestamp = header("webhook-timestamp");
         let timestamp = timestamp.parse().map_err(|_| "webhook-timestamp is missing or no number".to_owned())?;
-        signature::verify(id, timestamp, body, header, &secrets, super::now_unix_s(), super::TOLERANCE_S)
-            .map(|()| "ok".to_owned())
-            .map_err(|error| error.to_string())
+        let (id, signatures) = (header("webhook-id"), header("webhook-signature"));
+        signature::verify(id, timestamp, body, signatures, &keys, super::now_unix_s(), super::TOLERANCE_S)
+            .map_err(|error| error.to_string())?;
+        self.check_dialect(headers, body)
+    }
+
+    /// A dialect's own signature is made with the newest secret's text alone.
+    fn check_dialect(&self, headers: &HeaderMap, body: &[u8]) -> Result<String, String> {
+        let Some((dialect, settings)) = &self.dialect else { return Ok("ok".to_owned()) };
+        let made = self.args.secret.iter().filter_map(|secret| dialect.signature(settings, secret, body));
+        let mut name = None;
+        for (header, expected) in made {
+            let given = headers.get(&header).map(HeaderValue::as_bytes).unwrap_or_default();
+            if given.ct_eq(expected.as_bytes()).into() {
+                return Ok(format!("ok, {header} ok"));
+            }
+            name = Some(header);
+        }
+        match name {
+            Some(header) if headers.contains_key(&header) => Err(format!("{header} does not match")),
+            Some(header) => Err(format!("{header} is missing")),
+            None => Ok("ok".to_owned()),
+        }
     }
 
     fn shown(&self, arrival: &Value) -> String {
@@ -163,7 +207,15 @@ mod tests {
     use super::*;
 
     fn args(fail_every: u64, status: Option<u16>) -> ListenArgs {
-        ListenArgs { port: 0, secret: Vec::new(), fail_every: NonZeroU64::new(fail_every), status, count: None }
+        ListenArgs {
+            port: 0,
+            secret: Vec::new(),
+            dialect: None,
+            dialect_settings: Vec::new(),
+            fail_every: NonZeroU64::new(fail_every),
+            status,
+            count: None,
+        }
     }
 
     #[test]
@@ -179,5 +231,22 @@ mod tests {
         for (args, number, fine, status) in cases {
             assert_eq!(args.answer(*number, *fine).as_u16(), *status, "{args:?} {number} {fine}");
         }
+    }
+
+    #[test]
+    fn a_dialects_own_signature_is_checked() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let args = ListenArgs { secret: vec![secret.into()], dialect: Some("jericommerce".into()), ..args(0, None) };
+        let dialect = dialect(&args).expect("it is there");
+        let keys = vec![super::super::verifying_key(secret).expect("a key")];
+        let (made, settings) = dialect.clone().expect("chosen");
+        let (name, value) = made.signature(&settings, secret, b"{}").expect("it has one");
+        let listener =
+            Listener { args, keys, dialect, format: Format::Json, seen: Mutex::default(), done: Notify::new() };
+        let mut headers = HeaderMap::new();
+        assert_eq!(listener.check_dialect(&headers, b"{}"), Err(format!("{name} is missing")));
+        headers.insert(name.clone(), value);
+        assert_eq!(listener.check_dialect(&headers, b"{}"), Ok(format!("ok, {name} ok")));
+        assert_eq!(listener.check_dialect(&headers, b"{1}"), Err(format!("{name} does not match")));
     }
 }

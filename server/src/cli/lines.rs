@@ -1,4 +1,4 @@
-//! Lines of a file, on their way to be sent.
+//! Lines of a file of JSON objects, on their way to be sent.
 
 use std::io::{self, BufRead, Read as _};
 use std::time::Duration;
@@ -6,19 +6,20 @@ use std::time::Duration;
 use futures_util::Stream;
 use punchline_proto::v1;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Lines read ahead.
 const AHEAD: usize = 256;
-/// The longest line: more than the largest consumption that the server takes.
+/// The longest line: more than the largest consumption or fact that the server takes.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// What a line turned out to be.
-pub(super) enum Line {
+pub(super) enum Line<T> {
     /// Something to send.
-    Item(Item),
-    /// Something that is no consumption.
+    Item(Item<T>),
+    /// Something that is none of what the file should hold.
     Malformed {
         /// From 1.
         line: usize,
@@ -29,8 +30,8 @@ pub(super) enum Line {
     Unreadable(io::Error),
 }
 
-/// A consumption and where it stands.
-pub(super) struct Item {
+/// One of a file's things, and where it stands.
+pub(super) struct Item<T> {
     /// From 1.
     pub(super) line: usize,
     /// Where its line ends in the file.
@@ -39,16 +40,22 @@ pub(super) struct Item {
     pub(super) tries: u32,
     /// How long to wait before the next try.
     pub(super) wait: Duration,
-    pub(super) consumption: v1::Consumption,
+    pub(super) what: T,
 }
 
+/// How a line is read.
+pub(super) type Parse<T> = fn(&[u8]) -> Result<T, String>;
+
 /// Reads lines on a thread of its own: a pipe may be silent for long.
-pub(super) fn read(mut reader: Box<dyn BufRead + Send>) -> impl Stream<Item = Line> + Send + 'static {
+pub(super) fn read<T: Send + 'static>(
+    mut reader: Box<dyn BufRead + Send>,
+    parse: Parse<T>,
+) -> impl Stream<Item = Line<T>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(AHEAD);
     // Not joined: it ends with the input, or with the process.
     std::thread::spawn(move || {
         let mut position = Position { line: 0, end_bytes: 0 };
-        while let Some(line) = next_line(&mut reader, &mut position) {
+        while let Some(line) = next_line(&mut reader, &mut position, parse) {
             let is_end = matches!(line, Line::Unreadable(_));
             if sender.blocking_send(line).is_err() || is_end {
                 return;
@@ -64,7 +71,7 @@ struct Position {
 }
 
 /// The next line that is not empty.
-fn next_line(reader: &mut impl BufRead, position: &mut Position) -> Option<Line> {
+fn next_line<T>(reader: &mut impl BufRead, position: &mut Position, parse: Parse<T>) -> Option<Line<T>> {
     let mut text = Vec::new();
     loop {
         text.clear();
@@ -88,7 +95,7 @@ fn next_line(reader: &mut impl BufRead, position: &mut Position) -> Option<Line>
         if !text.trim_ascii().is_empty() {
             let Position { line, end_bytes } = *position;
             return Some(match parse(&text) {
-                Ok(consumption) => Line::Item(Item { line, end_bytes, tries: 0, wait: Duration::ZERO, consumption }),
+                Ok(what) => Line::Item(Item { line, end_bytes, tries: 0, wait: Duration::ZERO, what }),
                 Err(message) => Line::Malformed { line, message },
             });
         }
@@ -109,57 +116,32 @@ fn skip_line(reader: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// Wecheer's body. What is missing is left empty: the server says which check it fails.
+/// As Wecheer writes one.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body {
-    consumption_id: Option<String>,
-    consumption_date: Option<String>,
-    identifiers: Option<Vec<IdentifierBody>>,
-    consumption_lines: Option<Vec<LineBody>>,
+pub(super) struct Identifier {
+    pub(super) key: String,
+    pub(super) value: String,
 }
 
-#[derive(Deserialize)]
-struct IdentifierBody {
-    key: String,
-    value: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LineBody {
-    sku: String,
-    product_name: Option<String>,
-    quantity: f64,
+impl From<Identifier> for v1::Identifier {
+    fn from(Identifier { key, value }: Identifier) -> Self {
+        Self { key, value }
+    }
 }
 
 /// Reads one JSON object.
-pub(super) fn parse(text: &[u8]) -> Result<v1::Consumption, String> {
-    let body: Body = serde_json::from_slice(text).map_err(|error| {
+pub(super) fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|error| {
         // The line that serde counts is always the first here; the column is what helps.
         let told = error.to_string();
         let what = told.split(" at line ").next().unwrap_or(&told);
         format!("{what}, at column {}", error.column())
-    })?;
-    let identifiers = body.identifiers.unwrap_or_default();
-    let lines = body.consumption_lines.unwrap_or_default();
-    Ok(v1::Consumption {
-        consumption_id: body.consumption_id.unwrap_or_default(),
-        consumption_date: body.consumption_date.unwrap_or_default(),
-        identifiers: identifiers.into_iter().map(|i| v1::Identifier { key: i.key, value: i.value }).collect(),
-        lines: lines
-            .into_iter()
-            .map(|line| v1::ConsumptionLine {
-                sku: line.sku,
-                product_name: line.product_name.unwrap_or_default(),
-                quantity: line.quantity,
-            })
-            .collect(),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::consumptions::parse;
     use super::*;
 
     #[test]
@@ -170,9 +152,9 @@ mod tests {
         let mut reader = text.as_bytes();
         let mut position = Position { line: 0, end_bytes: 0 };
         let mut got = Vec::new();
-        while let Some(line) = next_line(&mut reader, &mut position) {
+        while let Some(line) = next_line(&mut reader, &mut position, parse) {
             got.push(match line {
-                Line::Item(item) => format!("{} {}", item.line, item.consumption.consumption_id),
+                Line::Item(item) => format!("{} {}", item.line, item.what.consumption_id),
                 Line::Malformed { line, message } => format!("{line} ! {message}"),
                 Line::Unreadable(error) => panic!("{error}"),
             });
