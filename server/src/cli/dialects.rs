@@ -183,6 +183,7 @@ mod tests {
     const OWN: &str = r#"
 name = "own"
 description = "Ours."
+content_type = "application/json"
 body = '{"event": {{ name }}, "to": {{ settings.to }}}'
 
 [settings.to]
@@ -223,7 +224,7 @@ example = '{"shop": "x"}'
     fn a_wrong_file_is_told_with_its_place() {
         let broken = OWN.replace("{{ name }}", "{{ nam }}");
         let told = checked(&broken, &[]).expect_err("no such word");
-        assert!(told.starts_with("FILE:4:") && told.contains("nam"), "{told}");
+        assert!(told.starts_with("FILE:5:") && told.contains("nam"), "{told}");
         let told = checked(OWN, &[("to", "c")]).expect_err("no such value");
         assert!(told.contains("--setting"), "{told}");
     }

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use super::client::Client;
 use super::failure::Failure;
 use super::input;
-use super::message::{json, json_all, json_of};
+use super::message::{json, json_of};
 use super::output::{self, Answer};
 use super::progress::Progress;
 
@@ -95,8 +95,7 @@ pub(super) struct JobRef {
     job_id: String,
 }
 
-const COLUMNS: &[&str] =
-    &["job_id", "kind", "state", "started_at", "from_sequence", "to_sequence", "progress", "put_back"];
+const COLUMNS: &[&str] = &["job_id", "kind", "state", "started_at", "from_sequence", "to_sequence", "done", "put_back"];
 
 pub(super) async fn replay(args: ReplayArgs, client: &Client) -> Result<Answer, Failure> {
     let request = v1::ReplayEventsRequest {
@@ -130,7 +129,12 @@ pub(super) async fn jobs(command: JobsCommand, client: &Client) -> Result<Answer
         JobsCommand::List { subscription_id } => {
             let request = v1::ListDeliveryJobsRequest { subscription_id };
             let listed = service.list_delivery_jobs(request).await?.into_inner();
-            Ok(Answer::Rows(COLUMNS, json_all(&listed.jobs)))
+            let row = |job: &v1::DeliveryJob| {
+                let mut row = json(job);
+                row["done"] = format!("{:.0}%", job.progress * 100.0).into();
+                row
+            };
+            Ok(Answer::Rows(COLUMNS, listed.jobs.iter().map(row).collect()))
         }
         JobsCommand::Get { job: JobRef { subscription_id, job_id }, wait } => {
             let request = v1::GetDeliveryJobRequest { subscription_id, job_id };
@@ -207,6 +211,10 @@ async fn stopped(subscription_id: &str, client: &Client) -> Option<String> {
     let request = v1::GetSubscriptionRequest { subscription_id: subscription_id.to_owned() };
     let answer = SubscriptionServiceClient::new(client.service()).get_subscription(request).await.ok()?;
     let subscription = answer.into_inner().subscription?;
+    if subscription.url.is_empty() {
+        // What is put back is only taken up where somebody takes it.
+        return Some("a consumer's job may wait until the consumer is connected: `events consume`".to_owned());
+    }
     let how = match subscription.state() {
         v1::SubscriptionState::Paused => "paused",
         v1::SubscriptionState::Disabled => "disabled",

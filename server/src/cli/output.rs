@@ -107,6 +107,9 @@ impl Format {
 /// A line under the titles, and no other: easy on the eye, and on `grep`.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
+/// Fields of something within something that are shown on one line.
+const FIELDS_ON_A_LINE: usize = 8;
+
 fn new_table() -> Table {
     let mut table = Table::new();
     table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
@@ -132,9 +135,16 @@ fn fields_table(value: &Value) -> String {
     let Value::Object(fields) = value else { return cell(value) };
     let mut table = new_table();
     for (name, value) in fields {
-        let shown = cell(value);
-        if !shown.is_empty() {
-            table.add_row([name.as_str(), shown.as_str()]);
+        // What is large within has its fields below each other too.
+        let (within, prefix) = match value {
+            Value::Object(within) if within.len() > FIELDS_ON_A_LINE => (within.iter().collect(), format!("{name}.")),
+            value => (vec![(name, value)], String::new()),
+        };
+        for (name, value) in within {
+            let shown = cell(value);
+            if !shown.is_empty() {
+                table.add_row([harmless(&format!("{prefix}{name}")), shown]);
+            }
         }
     }
     table.trim_fmt()
@@ -205,6 +215,13 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(cell(&value), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn what_is_large_within_has_a_line_for_each_field() {
+        let large: serde_json::Map<String, Value> = (0..9).map(|n| (format!("f{n}"), json!(n))).collect();
+        let table = fields_table(&json!({"large": large, "small": {"a": 1}, "b": "x"}));
+        assert!(table.contains("large.f8") && table.contains("a=1") && !table.contains("small.a"), "{table}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ With --exec, the command's exit code is the verdict:
   76  park it as a dead letter; the member's later events go on
   other codes and signals: again, after 1s, 2s, 4s … up to 5m")]
 pub(in super::super) struct ConsumeArgs {
-    /// 1 to 64 characters of a-z 0-9 _ - . ; made where it is new
+    /// 1 to 64 characters of a-z 0-9 _ - . ; made where it is new; its types and filter become those given here
     consumer: String,
     #[command(flatten)]
     filter: Filter,
