@@ -44,9 +44,10 @@ impl Stopwatch {
     }
 }
 
-/// A clock for tests that follows tokio's, so that paused time moves it.
+/// A clock for tests that follows tokio's, so that paused time moves it, for threads of our own too.
 #[derive(Debug, Clone)]
 pub struct TokioClock {
+    runtime: tokio::runtime::Handle,
     base: UnixMillis,
     started: tokio::time::Instant,
 }
@@ -54,12 +55,15 @@ pub struct TokioClock {
 impl TokioClock {
     /// A clock that shows `base` now. To be made inside the runtime that it follows.
     pub fn starting_at(base: UnixMillis) -> TokioClock {
-        TokioClock { base, started: tokio::time::Instant::now() }
+        let runtime = tokio::runtime::Handle::current();
+        TokioClock { runtime, base, started: tokio::time::Instant::now() }
     }
 }
 
 impl Clock for TokioClock {
     fn now(&self) -> UnixMillis {
+        // Outside of the runtime tokio's time is the machine's, paused or not.
+        let _inside = self.runtime.enter();
         self.base.plus_ms(self.started.elapsed().as_millis() as i64)
     }
 }

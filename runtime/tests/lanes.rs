@@ -20,6 +20,10 @@ enum Step {
     /// A dead letter that the journal knows of is put back, or given up.
     Redrive(usize),
     Drop(usize),
+    /// Any event is asked for again, whatever became of it.
+    Replay(usize),
+    /// Something happens, and is not looked at yet.
+    Happen(u8),
     /// Everything in memory is lost; the last report is what is known.
     Crash,
 }
@@ -33,6 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Report),
         1 => any::<usize>().prop_map(Step::Redrive),
         1 => any::<usize>().prop_map(Step::Drop),
+        1 => any::<usize>().prop_map(Step::Replay),
+        1 => (0u8..4).prop_map(Step::Happen),
         1 => Just(Step::Crash),
     ]
 }
@@ -54,7 +60,11 @@ struct Auditor {
     rows: BTreeMap<u64, DeliveryRow>,
     /// Delivered or dead, for good.
     settled: BTreeSet<u64>,
+    /// Put back although nothing had gone wrong.
+    replayed: BTreeSet<u64>,
     in_flight: Vec<Task>,
+    /// Looked at up to here.
+    read_to: u64,
     now: i64,
     rules: Rules,
 }
@@ -73,9 +83,8 @@ impl Auditor {
         let (rows_now, cursor) = (&self.rows, self.cursor);
         self.settled.retain(|s| rows_now.get(s).map_or(*s <= cursor, |row| !is_open(row)));
         let mut lanes = Lanes::new(self.rules, Sequence(self.cursor), rows);
-        for (sequence, of) in self.owed.range(self.cursor + 1..) {
-            lanes.offer(Sequence(*sequence), member(*of));
-        }
+        self.read_to = self.cursor;
+        self.catch_up(&mut lanes);
         lanes
     }
 
@@ -97,6 +106,30 @@ impl Auditor {
         let row = row.clone();
         self.settled.remove(&row.sequence.0);
         lanes.put_back(row);
+    }
+
+    fn replay(&mut self, lanes: &mut Lanes, which: usize) {
+        // What was not looked at yet is owed anyway.
+        let past: Vec<_> = self.owed.range(..=self.read_to).collect();
+        let Some((sequence, of)) = past.get(which % past.len().max(1)).copied() else { return };
+        let (sequence, member, due) = (Sequence(*sequence), member(*of), UnixMillis(self.now));
+        let blank = DeliveryRow { sequence, member, state: RowState::Dropped, attempts: 0, log: Vec::new() };
+        let row = self.rows.entry(sequence.0).or_insert(blank);
+        // As the views do: what waits or is held is left as it is.
+        if !matches!(row.state, RowState::Waiting { .. } | RowState::Held) {
+            row.state = RowState::Waiting { step: 0, due };
+            self.settled.remove(&sequence.0);
+            self.replayed.insert(sequence.0);
+            lanes.put_back(row.clone());
+        }
+    }
+
+    /// All that has happened and was not looked at yet.
+    fn catch_up(&mut self, lanes: &mut Lanes) {
+        for (sequence, of) in self.owed.range(self.read_to + 1..) {
+            lanes.offer(Sequence(*sequence), member(*of));
+            self.read_to = *sequence;
+        }
     }
 
     fn drop_dead(&mut self, lanes: &mut Lanes, which: usize) {
@@ -132,8 +165,9 @@ impl Auditor {
         };
         let before = self.owed.range(..task.sequence.0).filter(|(_, o)| waits_for(**o)).map(|(s, _)| *s);
         for earlier in before {
-            // A dead letter that was put back comes after those that went on without it.
-            let behind = !self.holds() && self.rows.get(&earlier).is_some_and(|row| row.attempts > 0);
+            // What was put back comes after those that went on without it.
+            let behind = self.replayed.contains(&earlier)
+                || !self.holds() && self.rows.get(&earlier).is_some_and(|row| row.attempts > 0);
             let settled = self.settled.contains(&earlier) || behind;
             prop_assert!(settled, "{} overtakes {earlier}", task.sequence);
         }
@@ -178,9 +212,14 @@ proptest! {
             match step {
                 Step::Offer(of) => {
                     auditor.owed.insert(next, of);
-                    lanes.offer(Sequence(next), member(of));
+                    auditor.catch_up(&mut lanes);
                     next += 1;
                 }
+                Step::Happen(of) => {
+                    auditor.owed.insert(next, of);
+                    next += 1;
+                }
+                Step::Replay(which) => auditor.replay(&mut lanes, which),
                 Step::Take => auditor.take(&mut lanes)?,
                 Step::Settle(which, how) => auditor.settle(&mut lanes, which, how),
                 Step::Pass(ms) => auditor.now += ms,
@@ -191,6 +230,7 @@ proptest! {
             }
         }
         // Left alone, everything comes to its end.
+        auditor.catch_up(&mut lanes);
         for _ in 0..10 * next + 10 {
             auditor.now += 100;
             if auditor.holds() {
@@ -200,8 +240,10 @@ proptest! {
             auditor.settle(&mut lanes, 0, 9);
             auditor.report(&mut lanes, 2)?;
         }
-        prop_assert_eq!(auditor.settled.len(), auditor.owed.len(), "all that is owed is settled");
+        prop_assert_eq!(auditor.settled.len(), auditor.owed.len(), "all that is owed is settled: {:?} {:?} {:?}", auditor.settled, auditor.rows, lanes);
         prop_assert_eq!(lanes.pending(), 0);
+        let open = auditor.rows.values().find(|row| matches!(row.state, RowState::Waiting { .. } | RowState::Held));
+        prop_assert!(open.is_none(), "the journal does not know how it ended: {open:?}");
         prop_assert_eq!(auditor.cursor, next - 1);
     }
 }

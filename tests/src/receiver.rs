@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -35,6 +36,16 @@ pub enum Script {
     Hang,
     /// Closes the connection without an answer.
     Drop,
+    /// 200, after so many milliseconds.
+    Slow(u64),
+    /// 429 with `Retry-After: 1` to every n-th request, 200 to the others.
+    Throttle(u64),
+    /// A redirect elsewhere.
+    Redirect,
+    /// 200 with a body of so many bytes.
+    Huge(usize),
+    /// Promises a body, and breaks off in the middle of it.
+    Reset,
 }
 
 /// A webhook whose signature was right.
@@ -58,6 +69,8 @@ pub struct Received {
     pub headers: http::HeaderMap,
     /// As it came.
     pub body: Bytes,
+    /// When.
+    pub at: std::time::Instant,
 }
 
 impl Received {
@@ -165,7 +178,7 @@ impl Receiver {
         look(&paths.entry(path.into()).or_default().received)
     }
 
-    async fn answer(self, request: http::Request<Incoming>) -> Result<http::Response<Full<Bytes>>, io::Error> {
+    async fn answer(self, request: http::Request<Incoming>) -> Result<http::Response<Answer>, io::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let name = parts.uri.path().to_owned();
@@ -183,26 +196,55 @@ impl Receiver {
             (path.received.len() - 1, path.script.subscribe(), path.requests)
         };
         let decided = script.wait_for(|script| *script != Script::Hang).await.map_err(io::Error::other)?.clone();
+        if let Script::Slow(ms) = decided {
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+        }
         let status = match decided {
-            Script::Ok => 200,
+            Script::Ok | Script::Slow(_) | Script::Huge(_) | Script::Reset => 200,
             Script::Status(status) => status,
+            Script::Redirect => 302,
+            Script::Throttle(n) if number.is_multiple_of(n) => 429,
+            Script::Throttle(_) => 200,
             Script::FailEvery(n) if number.is_multiple_of(n) => 503,
             Script::FailEvery(_) => 200,
             Script::Hang | Script::Drop => return Err(io::Error::other("as scripted")),
         };
         if let Some(path) = self.paths().get_mut(&name) {
             path.received[index].answered = status;
-            if status == 200 {
+            // An answer that breaks off may be taken for none.
+            if status == 200 && decided != Script::Reset {
                 let sequence = path.received[index].sequence;
                 path.delivered.insert(sequence);
             }
         }
-        Ok(response(status))
+        let mut answer = response(status);
+        let headers = answer.headers_mut();
+        match decided {
+            Script::Throttle(_) if status == 429 => drop(headers.insert("retry-after", "1".parse().expect("a value"))),
+            Script::Redirect => drop(headers.insert("location", "http://127.0.0.1:9/".parse().expect("a value"))),
+            Script::Huge(bytes) => *answer.body_mut() = whole(Bytes::from_static(&HUGE[..bytes.min(HUGE.len())])),
+            Script::Reset => {
+                let part = Ok(hyper::body::Frame::data(Bytes::from_static(b"the beginning")));
+                let end = Err(io::Error::other("as scripted"));
+                *answer.body_mut() = BodyExt::boxed(StreamBody::new(tokio_stream::iter([part, end])));
+            }
+            _ => {}
+        }
+        Ok(answer)
     }
 }
 
-fn response(status: u16) -> http::Response<Full<Bytes>> {
-    let mut response = http::Response::new(Full::new(Bytes::from_static(b"noted")));
+/// What huge bodies are made of, so that a receiver that sends them has little to do itself.
+static HUGE: [u8; 64 << 20] = [0; 64 << 20];
+
+type Answer = BoxBody<Bytes, io::Error>;
+
+fn whole(body: Bytes) -> Answer {
+    Full::new(body).map_err(|never| match never {}).boxed()
+}
+
+fn response(status: u16) -> http::Response<Answer> {
+    let mut response = http::Response::new(whole(Bytes::from_static(b"noted")));
     *response.status_mut() = http::StatusCode::from_u16(status).expect("a script names a status");
     response
 }
@@ -227,7 +269,18 @@ fn read(secrets: &[String], headers: http::HeaderMap, body: Bytes) -> Result<Rec
     let event_type = json["type"].as_str().ok_or(format!("{webhook_id} has no type"))?.to_owned();
     let member_id = json["data"]["member_id"].as_str().map(str::to_owned);
     let (sequence, attempt) = (number("punchline-sequence")?, number("punchline-attempt")? as u32);
-    Ok(Received { webhook_id, sequence, attempt, event_type, member_id, signers, answered: 0, headers, body })
+    Ok(Received {
+        webhook_id,
+        sequence,
+        attempt,
+        event_type,
+        member_id,
+        signers,
+        answered: 0,
+        headers,
+        body,
+        at: tokio::time::Instant::now().into_std(),
+    })
 }
 
 #[allow(clippy::disallowed_methods, reason = "a receiver has a clock of its own")]

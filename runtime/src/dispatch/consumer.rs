@@ -9,6 +9,7 @@
 //!
 //! - A member's events go to the same connection as long as the set of connections does not change.
 //! - A connection has at most as many events under way as it asked for.
+//! - A connection that is full holds up its own members only.
 //! - Whatever ends an attempt (a verdict, its time, the connection, the worker), its place is free again.
 
 use std::collections::{BTreeMap, HashMap};
@@ -59,12 +60,16 @@ pub struct Hub {
     inner: Mutex<Inner>,
     /// A place became free, or the connections changed.
     changed: Notify,
+    /// An attempt waits for a place: others may begin in its stead.
+    waits: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     connections: BTreeMap<u64, Connected>,
     next_id: u64,
+    /// Attempts that wait for a place on the connection of their lane.
+    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -107,14 +112,33 @@ impl Drop for Place<'_> {
     }
 }
 
+/// Counts down when an attempt waits no more, however that ends.
+struct Waiting<'a>(&'a Hub);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
+}
+
 impl Hub {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nothing panics while it holds the connections")
     }
 
-    /// Events that may be under way at once; 0 where nobody is connected.
+    /// Attempts that may be under way at once; 0 where nobody is connected. Those that wait for a connection
+    /// that is full are not counted: they must not take the places of the others.
     pub fn places(&self) -> usize {
-        self.lock().serving().map(|(_, connection)| connection.places).sum()
+        let inner = self.lock();
+        match inner.serving().map(|(_, connection)| connection.places).sum() {
+            0 => 0,
+            places => places + inner.waiting,
+        }
+    }
+
+    /// Returns when an attempt has begun to wait for a place since the last time.
+    pub(super) async fn waits(&self) {
+        self.waits.notified().await;
     }
 
     /// Connections at present.
@@ -131,6 +155,7 @@ impl Hub {
         timeout: Duration,
     ) -> Option<AttemptReport> {
         let sequence = event.get().sequence;
+        let mut waits = None;
         let (place, verdict) = loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -146,9 +171,15 @@ impl Hub {
                     let _ = connection.to.send(Pushed { event, attempt });
                     break (Place { hub: self, connection: id, sequence }, answered);
                 }
+                if waits.is_none() {
+                    inner.waiting += 1;
+                    waits = Some(Waiting(self));
+                    self.waits.notify_one();
+                }
             }
             changed.await;
         };
+        drop(waits);
         let verdict = tokio::time::timeout(timeout, verdict).await;
         drop(place);
         let nacked = |outcome, reason: &str| {

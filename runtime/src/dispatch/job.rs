@@ -6,6 +6,8 @@
 //! - The rows that are put back and how far the job has come are one record: a restart neither skips a
 //!   delivery nor puts it back twice.
 //! - A job waits while the lanes have much to do: it never fills the memory.
+//! - A replay never gets ahead of the lanes: what they have not come to yet is owed anyway, and would
+//!   overtake what is before it.
 
 use std::sync::Arc;
 
@@ -67,6 +69,11 @@ impl JobRun {
         self.job.id == job.id && job.state == self.job.state
     }
 
+    /// Whether a step is under way: the journal is ahead of the lanes then.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.step.is_some()
+    }
+
     /// When it may go on, where that is a matter of time.
     pub(super) fn next_due(&self, now: UnixMillis) -> Option<UnixMillis> {
         let due = self.pace.next_due(now).unwrap_or(UnixMillis::MIN).max(self.not_before);
@@ -77,7 +84,12 @@ impl JobRun {
     pub(super) fn advance(&mut self, shared: &Arc<Shared>, target: &Arc<Target>, lanes: &Lanes) {
         let now = shared.clock.now();
         let is_due = self.pace.next_due(now).is_none() && self.not_before <= now;
-        if self.step.is_some() || !is_due || lanes.waiting() >= ROWS_BUSY {
+        let upto = match self.job.kind {
+            JobKind::Replay => self.job.to_sequence.min(lanes.read_to()),
+            JobKind::Redrive => self.job.to_sequence,
+        };
+        let is_ahead = self.job.next_sequence > upto && upto < self.job.to_sequence;
+        if self.step.is_some() || !is_due || is_ahead || lanes.waiting() >= ROWS_BUSY {
             return;
         }
         // A paced job puts back what one tenth of a second allows.
@@ -87,8 +99,8 @@ impl JobRun {
             tenant: self.tenant,
             subscription_id: self.subscription_id,
             job: self.job.clone(),
+            upto,
             most,
-            cursor: lanes.cursor(),
             shared: shared.clone(),
             target: target.clone(),
         };
@@ -129,9 +141,9 @@ struct Looking {
     tenant: Tenant,
     subscription_id: SubscriptionId,
     job: DeliveryJob,
+    /// Nothing beyond is looked at now.
+    upto: Sequence,
     most: usize,
-    /// What is beyond is owed anyway, and not sent a second time for having been late.
-    cursor: Sequence,
     shared: Arc<Shared>,
     target: Arc<Target>,
 }
@@ -198,8 +210,10 @@ impl Looking {
             let page = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
             for event in &page.events {
                 let recorded = event.get();
-                let concerned = recorded.sequence <= self.cursor
-                    && self.job.concerns(recorded.sequence, recorded.member)
+                if recorded.sequence > self.upto {
+                    break;
+                }
+                let concerned = self.job.concerns(recorded.sequence, recorded.member)
                     && self.job.event_types.selects(recorded.event)
                     && self.target.wants(&recorded);
                 if concerned {
@@ -209,11 +223,11 @@ impl Looking {
                     }
                 }
             }
-            let nothing_more = page.next == position || page.next > self.job.to_sequence;
-            position = page.next.max(position);
+            let nothing_more = page.next == position || page.next > self.upto;
             if nothing_more {
-                return Ok((self.job.to_sequence.next().max(position), found));
+                return Ok((self.upto.next(), found));
             }
+            position = page.next;
         }
         Ok((position, found))
     }

@@ -174,14 +174,33 @@ impl Lanes {
     pub fn put_back(&mut self, row: DeliveryRow) {
         let (sequence, key) = (row.sequence, self.rules.lane(row.sequence, row.member));
         if self.member_of.contains_key(&sequence) {
-            // A dead letter that its lane is held by is in it already.
-            let is_held_by = self.rows.get(&sequence).is_some_and(|known| known.state == RowState::Dead);
-            if is_held_by && row.state != RowState::Dead {
-                self.rows.insert(sequence, row);
-                self.list(key);
+            match self.rows.get(&sequence).map(|known| known.state) {
+                // A dead letter that its lane is held by is in it already; something may have been put back
+                // in front of it.
+                Some(RowState::Dead) if row.state != RowState::Dead => {
+                    self.rows.insert(sequence, row);
+                    if self.lanes[&key].queue.front() == Some(&sequence) {
+                        self.list(key);
+                    }
+                }
+                Some(_) => {}
+                // It is on its way for the first time, and has a row in the journal now, which is to say in
+                // the end what became of it.
+                None => {
+                    self.unsettled.remove(&sequence);
+                    self.rows.insert(sequence, row);
+                }
             }
             return;
         }
+        // How it ended before is not written down yet: it must not be written over what it is now.
+        let row = match self.finished.iter().position(|finished| finished.sequence == sequence) {
+            Some(at) => {
+                self.changed.insert(sequence);
+                DeliveryRow { state: row.state, ..self.finished.remove(at) }
+            }
+            None => row,
+        };
         self.member_of.insert(sequence, row.member);
         self.rows.insert(sequence, row);
         let lane = self.lanes.entry(key).or_default();
@@ -201,7 +220,13 @@ impl Lanes {
         if self.rows.get(&sequence).is_some_and(|row| row.state == RowState::Dead) {
             self.rows.remove(&sequence);
             self.changed.remove(&sequence);
-            self.go_on(sequence, key);
+            let lane = self.lanes.get_mut(&key).expect("what is held by it is in a lane");
+            if lane.queue.front() == Some(&sequence) {
+                self.go_on(sequence, key);
+            } else {
+                lane.queue.retain(|s| *s != sequence);
+                self.member_of.remove(&sequence);
+            }
         }
     }
 
@@ -321,6 +346,20 @@ impl Lanes {
                 row.state = RowState::Waiting { step: 0, due: UnixMillis::MIN };
             }
         }
+    }
+
+    /// Whether nothing more can be offered because of what waits behind an attempt that is under way; gives
+    /// that attempt's place.
+    pub fn is_stuck_behind(&self) -> Option<Sequence> {
+        let first = *self.unsettled.first().filter(|_| !self.has_room())?;
+        self.in_flight.contains_key(&first).then_some(first)
+    }
+
+    /// Gives rows to all that wait behind attempts under way, so that others can be offered.
+    pub fn make_room(&mut self) {
+        let waits = |(key, lane): (&LaneKey, &Lane)| (lane.state == LaneState::InFlight).then_some(*key);
+        let keys: Vec<LaneKey> = self.lanes.iter().filter_map(waits).collect();
+        keys.into_iter().for_each(|key| self.hold_behind(key));
     }
 
     /// Moves what is due to the lanes that can go on.
@@ -494,6 +533,11 @@ impl Lanes {
         self.reported = self.reported.max(passed);
         self.delivered = self.delivered.split_off(&self.reported.next());
         DeliveryProgress { cursor: self.reported, rows }
+    }
+
+    /// All positions up to this one were looked at.
+    pub fn read_to(&self) -> Sequence {
+        self.read_to
     }
 
     /// Deliveries that wait or are held.

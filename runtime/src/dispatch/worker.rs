@@ -56,6 +56,8 @@ const CURSOR_STEP: u64 = 10_000;
 const PAGES_AT_ONCE: usize = 8;
 /// A subscription with so many attempts under way leaves the last quarter of all places to others.
 const FAIR_SHARE: usize = 8;
+/// How long one attempt may keep everything behind it from being taken in.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Wait after the journal could not be read.
 const AFTER_READ_ERROR: Duration = Duration::from_secs(1);
 
@@ -115,6 +117,8 @@ pub(super) struct Worker {
     hub: Arc<Hub>,
     asked: HashMap<Sequence, (oneshot::Sender<bool>, Option<RowState>)>,
     feed_is_empty: bool,
+    /// Nothing more can be taken in because of what waits behind this attempt, since then.
+    stuck: Option<(Sequence, Instant)>,
 }
 
 impl Worker {
@@ -156,6 +160,7 @@ impl Worker {
             hub: shared.hub(entry.definition.id),
             asked: HashMap::new(),
             feed_is_empty: false,
+            stuck: None,
             shared,
         };
         worker.configure(entry);
@@ -192,8 +197,9 @@ impl Worker {
                 tokio::time::sleep(AFTER_READ_ERROR).await;
             }
             self.start_attempts();
-            self.start_job();
+            self.relieve();
             self.start_report();
+            self.start_job();
             self.count();
             let wait = self
                 .next_due()
@@ -228,10 +234,11 @@ impl Worker {
                     }
                 }
                 advanced = JobRun::advanced(&mut self.job) => self.job_advanced(advanced),
+                () = self.hub.waits() => {}
                 () = self.follower.woken(), if can_read && self.feed_is_empty => self.feed_is_empty = false,
-                () = sleep_until(self.report_due), if self.report.is_none() => {}
+                () = sleep_until(self.report_due), if self.report.is_none() && !self.is_job_at_work() => {}
                 () = tokio::task::yield_now(), if can_read && !self.feed_is_empty => {}
-                () = tokio::time::sleep(wait.unwrap_or(IDLE_TICK).min(IDLE_TICK)) => {}
+                () = tokio::time::sleep(wait.unwrap_or(IDLE_TICK).min(if self.stuck.is_some() { STUCK_AFTER } else { IDLE_TICK })) => {}
             }
         }
     }
@@ -333,8 +340,33 @@ impl Worker {
             self.job = Some(JobRun::new(self.tenant, self.id, job.clone()));
         }
         let Some(target) = self.target.clone().filter(|_| self.is_serving()) else { return };
-        if let Some(job) = &mut self.job {
+        // What a report says and what a job puts back may be about the same delivery: one after the other.
+        if let Some(job) = self.job.as_mut().filter(|_| self.report.is_none()) {
             job.advance(&self.shared, &target, &self.lanes);
+        }
+    }
+
+    fn is_job_at_work(&self) -> bool {
+        self.job.as_ref().is_some_and(JobRun::is_at_work)
+    }
+
+    /// Where nothing more can be taken in for a while because of what waits behind one slow attempt, that
+    /// gets rows, so that other members do not wait for it.
+    fn relieve(&mut self) {
+        let Some(behind) = self.lanes.is_stuck_behind().filter(|_| !self.lanes.is_ready()) else {
+            self.stuck = None;
+            return;
+        };
+        match self.stuck {
+            Some((sequence, since)) if sequence == behind => {
+                if since.elapsed() >= STUCK_AFTER {
+                    self.stuck = None;
+                    self.lanes.make_room();
+                    self.feed_is_empty = false;
+                    self.report_within(GATHER_ROWS);
+                }
+            }
+            _ => self.stuck = Some((behind, Instant::now())),
         }
     }
 
@@ -554,7 +586,8 @@ impl Worker {
 
     /// One report at a time: the next one gathers what happens meanwhile.
     fn start_report(&mut self) {
-        if self.report.is_some() || self.report_due.is_none_or(|due| due > Instant::now()) {
+        let waits = self.report.is_some() || self.is_job_at_work();
+        if waits || self.report_due.is_none_or(|due| due > Instant::now()) {
             return;
         }
         self.report_due = None;

@@ -1,6 +1,8 @@
 //! A node over memory, with a scripted courier, and a small campaign.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod scene;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,7 +173,7 @@ pub async fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     panic!("{what}: never came true");
 }
 
-async fn settle() {
+pub async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }

@@ -1,0 +1,162 @@
+//! Named consumers over gRPC: two clients of one consumer, one of which is killed; then the server is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use punchline_proto::v1;
+use punchline_proto::v1::consume_request::Kind as Say;
+use punchline_proto::v1::consume_response::Kind as Told;
+use punchline_tests::api::{Api, consumption};
+use punchline_tests::campaign::CAMPAIGN;
+use punchline_tests::server::Server;
+use punchline_tests::wait::{SOON, until};
+use punchline_tests::world::World;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+const MEMBERS: usize = 20;
+const EACH: usize = 5;
+
+/// A client of the consumer "shop".
+struct Client {
+    says: mpsc::UnboundedSender<v1::ConsumeRequest>,
+    told: tonic::Streaming<v1::ConsumeResponse>,
+}
+
+#[derive(Clone, Debug)]
+struct Got {
+    sequence: u64,
+    member: String,
+    attempt: u32,
+}
+
+impl Client {
+    async fn connect(api: &Api) -> Client {
+        let (says, said) = mpsc::unbounded_channel();
+        let filter = v1::EventFilter { event_types: vec!["points.credited".into()], ..Default::default() };
+        let start = v1::ConsumeStart {
+            consumer: "shop".into(),
+            filter: Some(filter),
+            start: Some(v1::consume_start::Start::FromStart(true)),
+            // Longer than the test takes: what comes again comes because somebody died.
+            ack_timeout_ms: 600_000,
+            ..Default::default()
+        };
+        says.send(v1::ConsumeRequest { kind: Some(Say::Start(start)) }).expect("it is open");
+        let told = api.events().consume(UnboundedReceiverStream::new(said)).await.expect("it may consume");
+        let mut client = Client { says, told: told.into_inner() };
+        match client.hear().await {
+            Told::Started(_) => client,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn hear(&mut self) -> Told {
+        let message =
+            tokio::time::timeout(SOON, self.told.message()).await.expect("it says something, heartbeats at least");
+        message.expect("no error").expect("not the end").kind.expect("a kind")
+    }
+
+    /// Events that come until none has come for a while (between two heartbeats none is on its way).
+    async fn all(&mut self, at_least: usize) -> Vec<Got> {
+        let mut got = Vec::new();
+        while got.len() < at_least {
+            if let Told::Event(consumed) = self.hear().await {
+                let event = consumed.event.expect("an event");
+                got.push(Got { sequence: event.sequence, member: event.member_id, attempt: consumed.attempt });
+            }
+        }
+        got
+    }
+
+    fn ack(&self, sequence: u64) {
+        let ack = v1::Ack { sequences: vec![sequence] };
+        self.says.send(v1::ConsumeRequest { kind: Some(Say::Ack(ack)) }).expect("it is open");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exactly_what_is_not_acknowledged_comes_again() {
+    let mut world = World::start(Server::setup()).await;
+    let phones: Vec<String> = (0..MEMBERS).map(|n| format!("4072200{n:04}")).collect();
+    for phone in &phones {
+        world.api.new_member(phone, &[CAMPAIGN]).await;
+    }
+    let (mut a, mut b) = (Client::connect(&world.api).await, Client::connect(&world.api).await);
+    let mut done: BTreeSet<u64> = BTreeSet::new();
+    let mut order: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for round in 0..EACH {
+        for phone in &phones {
+            let one = consumption(&format!("{phone}-{round}"), phone, &[("article", 1)]);
+            world.api.record(one).await.expect("accepted");
+        }
+    }
+    // Each member's first comes, to one of the two; the second only after it.
+    let take = async |client: &mut Client, most: usize| {
+        let mut got = Vec::new();
+        while got.len() < most {
+            match tokio::time::timeout(Duration::from_secs(2), client.all(1)).await {
+                Ok(more) => got.extend(more),
+                Err(_) => break,
+            }
+        }
+        got
+    };
+    let (of_a, of_b) = (take(&mut a, MEMBERS).await, take(&mut b, MEMBERS).await);
+    assert_eq!(of_a.len() + of_b.len(), MEMBERS, "one of each member, to one of the two: {of_a:?} {of_b:?}");
+    assert!(!of_a.is_empty() && !of_b.is_empty());
+    // B has done half of its, and is killed; A has everything else.
+    let half = of_b.len() / 2;
+    for got in &of_b[..half] {
+        b.ack(got.sequence);
+        done.insert(got.sequence);
+        order.entry(got.member.clone()).or_default().push(got.sequence);
+    }
+    // The acknowledged ones' successors say that the acks have arrived.
+    let next_of_b = b.all(half).await;
+    drop(b);
+    let mut open: Vec<Got> = of_a;
+    let lost: BTreeSet<u64> = of_b[half..].iter().chain(&next_of_b).map(|got| got.sequence).collect();
+    let again = a.all(lost.len()).await;
+    assert_eq!(again.iter().map(|got| got.sequence).collect::<BTreeSet<_>>(), lost, "exactly what B had not done");
+    assert!(again.iter().all(|got| got.attempt == 2), "{again:?}");
+    open.extend(again);
+    // A does two thirds of what it has.
+    let (now, later) = open.split_at(open.len() * 2 / 3);
+    for got in now {
+        a.ack(got.sequence);
+        done.insert(got.sequence);
+        order.entry(got.member.clone()).or_default().push(got.sequence);
+    }
+    let successors = a.all(now.len()).await;
+    let unacked: BTreeSet<u64> = later.iter().chain(&successors).map(|got| got.sequence).collect();
+
+    // The server dies, once it has written down what was done (within 250 ms, docs/guarantees.md).
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    drop(a);
+    world.server.kill();
+    world.server.restart().await;
+    let mut c = Client::connect(&world.api).await;
+    let first = c.all(unacked.len()).await;
+    let came: BTreeSet<u64> = first.iter().map(|got| got.sequence).collect();
+    assert_eq!(came, unacked, "exactly what was not acknowledged");
+    let mut queue: Vec<Got> = first;
+    let total = MEMBERS * EACH;
+    while let Some(got) = queue.pop() {
+        assert!(done.insert(got.sequence), "{} was done", got.sequence);
+        order.entry(got.member.clone()).or_default().push(got.sequence);
+        c.ack(got.sequence);
+        if queue.is_empty() && done.len() < total {
+            queue = c.all(1).await;
+        }
+    }
+    assert_eq!(done.len(), total);
+    assert!(order.values().all(|its| its.is_sorted() && its.len() == EACH), "{order:?}");
+    until("nothing is pending", SOON, async || {
+        let answer = world.api.events().list_consumers(v1::ListConsumersRequest {}).await.expect("it may ask");
+        let consumer = answer.into_inner().consumers.pop().expect("there is one");
+        let last = done.last().copied().unwrap_or(0);
+        if consumer.cursor >= last && consumer.parked == 0 { Ok(()) } else { Err(consumer) }
+    })
+    .await;
+}
