@@ -79,6 +79,12 @@ pub fn example(dialect: &Dialect, event_type: &str) -> Option<Rendered> {
     dialect.render(&settings, &Message { event_type, ..message(&data) }).ok()?
 }
 
+/// When examples happened.
+#[must_use]
+pub fn example_time() -> UnixMillis {
+    UnixMillis::parse("2025-04-25T12:34:01.250Z").expect("a date")
+}
+
 /// A JSON Schema (draft 2020-12) of what looks like the example.
 ///
 /// Nothing is required and nothing more is forbidden: an example knows neither. A null may be anything.
@@ -150,7 +156,7 @@ pub(super) fn message(data: &Json) -> Message<'_> {
     let (advertiser_id, environment) = check::TENANT;
     Message {
         event_type: "",
-        time: UnixMillis::parse("2025-04-25T12:34:01.250Z").expect("a date"),
+        time: example_time(),
         sequence: 1_042,
         cause_sequence: 1_040,
         advertiser_id,

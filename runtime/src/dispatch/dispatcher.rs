@@ -73,8 +73,6 @@ pub struct WorkerStats {
     pub in_flight: AtomicU64,
     /// Dead letters.
     pub dead: AtomicU64,
-    /// Time of the oldest event that is not settled; 0 where there is none.
-    pub oldest_ms: AtomicI64,
     /// The oldest event that is not settled, dead letters left out; 0 where there is none.
     pub(super) oldest: AtomicU64,
     /// The breaker: 0 closed, 1 open, 2 half-open.
@@ -83,6 +81,11 @@ pub struct WorkerStats {
 }
 
 impl WorkerStats {
+    /// The oldest event that is not settled, dead letters left out.
+    pub fn oldest(&self) -> Option<Sequence> {
+        Some(Sequence(self.oldest.load(Relaxed))).filter(|oldest| oldest.0 > 0)
+    }
+
     /// How the breaker stands, without its times.
     pub fn breaker(&self) -> &'static str {
         ["closed", "open", "half_open"][self.breaker.load(Relaxed) as usize]
@@ -323,14 +326,13 @@ impl Dispatcher {
 
     /// Sets the gauges that are summed over all workers.
     pub fn measure(&self) {
-        let (mut pending, mut waiting, mut oldest) = (0, 0, i64::MAX);
+        let (mut pending, mut waiting, mut oldest) = (0, 0, None);
         let states = ["active", "paused", "disabled", "breaker_open", "breaker_half_open"];
         let mut states = BTreeMap::from(states.map(|state| (state, 0)));
         for handle in self.workers().values() {
             pending += handle.stats.pending.load(Relaxed);
             waiting += handle.stats.waiting.load(Relaxed);
-            let since = handle.stats.oldest_ms.load(Relaxed);
-            oldest = oldest.min(if since == 0 { i64::MAX } else { since });
+            oldest = handle.stats.oldest().into_iter().chain(oldest).min();
             let state = match (handle.entry.state, handle.stats.breaker()) {
                 (SubscriptionState::Active, "open") => "breaker_open",
                 (SubscriptionState::Active, "half_open") => "breaker_half_open",
@@ -340,7 +342,8 @@ impl Dispatcher {
             };
             *states.entry(state).or_insert(0) += 1;
         }
-        let age_ms = if oldest == i64::MAX { 0 } else { (self.shared.clock.now().0 - oldest).max(0) };
+        let since = oldest.and_then(|oldest| self.time_of(oldest));
+        let age_ms = since.map_or(0, |since| (self.shared.clock.now().0 - since.0).max(0));
         metrics::gauge!("punchline_delivery_queue_events", "state" => "ready")
             .set((pending - waiting.min(pending)) as f64);
         metrics::gauge!("punchline_delivery_queue_events", "state" => "waiting").set(waiting as f64);
@@ -348,6 +351,18 @@ impl Dispatcher {
         for (state, count) in states {
             metrics::gauge!("punchline_subscriptions", "state" => state).set(f64::from(count));
         }
+    }
+
+    /// When an event was decided. Reads a block, which as a rule is in memory.
+    fn time_of(&self, sequence: Sequence) -> Option<UnixMillis> {
+        let event = self.shared.feed.event_at(sequence).ok().flatten();
+        event.map(|event| event.get().time)
+    }
+
+    /// When the oldest event of a subscription that is not settled was decided, of those that are loaded; dead
+    /// letters are settled.
+    pub fn oldest_pending_at(&self, id: SubscriptionId) -> Option<UnixMillis> {
+        self.time_of(self.stats(id)?.oldest()?)
     }
 
     /// Sums over all workers: deliveries taken in and not settled, dead letters.

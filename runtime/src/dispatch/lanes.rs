@@ -545,9 +545,13 @@ impl Lanes {
         self.rows.len()
     }
 
-    /// Deliveries taken in and not settled, rows included.
+    /// Deliveries taken in and not settled, rows included, dead letters left out.
     pub fn pending(&self) -> usize {
-        self.unsettled.len() + self.rows.len()
+        let holding = match self.rules.on_dead_letter {
+            OnDeadLetter::GoOn => 0,
+            OnDeadLetter::Hold => self.rows.values().filter(|row| row.state == RowState::Dead).count(),
+        };
+        self.unsettled.len() + self.rows.len() - holding
     }
 
     /// The first delivery that is not settled and has no row.
@@ -557,7 +561,7 @@ impl Lanes {
 
     /// The first delivery that is not settled, with or without a row.
     pub fn oldest_pending(&self) -> Option<Sequence> {
-        let with_row = self.rows.keys().next().copied();
+        let with_row = self.rows.values().find(|row| row.state != RowState::Dead).map(|row| row.sequence);
         self.oldest().into_iter().chain(with_row).min()
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use punchline_delivery::auth::{Auth as Credentials, BasicAuth, BearerToken};
 use punchline_delivery::courier::{APPLICATION_JSON, AttemptRequest};
 use punchline_delivery::dialect::message::{Message, Rendered};
-use punchline_delivery::dialect::{Dialect, Dialects, STANDARD_NAME, Settings, standard};
+use punchline_delivery::dialect::{Dialect, Dialects, STANDARD_NAME, Settings, catalogue, standard};
 use punchline_delivery::endpoint::{Endpoint, EndpointPolicy, origin_of};
 use punchline_delivery::headers::StaticHeaders;
 use punchline_delivery::identity::ClientIdentity;
@@ -212,6 +212,20 @@ fn track(recorded: &Recorded<'_>, message_id: &str) -> Result<Bytes, segment::Tr
         time: recorded.time,
         properties: standard::Data::of(recorded),
     })
+}
+
+/// An example of the item that Segment is sent for a type.
+pub fn segment_example(event_type: &str) -> Option<Bytes> {
+    let data = catalogue::example_data(event_type)?;
+    let member = data.get("member_id").and_then(|id| id.as_str());
+    let message = Track {
+        message_id: "msg_1042_01966cf23c4070008000000000000002",
+        event: event_type,
+        subject: member.map_or(Subject::Anonymous("1000000001"), Subject::User),
+        time: catalogue::example_time(),
+        properties: &data,
+    };
+    segment::track(&message).ok()
 }
 
 /// The keys that sign for a subscription, the newest first, each with the instant up to which it signs.

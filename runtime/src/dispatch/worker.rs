@@ -636,9 +636,6 @@ impl Worker {
         self.stats.waiting.store(self.lanes.waiting() as u64, Relaxed);
         self.stats.pending.store(self.lanes.pending() as u64, Relaxed);
         self.stats.in_flight.store(self.lanes.in_flight() as u64, Relaxed);
-        let oldest = self.lanes.oldest();
-        let oldest_ms = oldest.and_then(|s| self.events.get(&s)).map_or(0, |e| e.get().time.0);
-        self.stats.oldest_ms.store(oldest_ms, Relaxed);
         self.stats.oldest.store(self.lanes.oldest_pending().map_or(0, |s| s.0), Relaxed);
     }
 }

@@ -15,7 +15,6 @@ use punchline_engine::dispatch::{
 use punchline_engine::id::{Sequence, SubscriptionId};
 use punchline_engine::loyalty::tenant::{SealedSecret, SubscriptionEntry};
 use punchline_engine::rejection::InvalidField;
-use punchline_engine::time::UnixMillis;
 use punchline_proto::v1;
 use punchline_runtime::dispatch::dispatcher::WorkerStats;
 use punchline_runtime::dispatch::target::{HEADER_VALUE, PASSWORD, PRIVATE_KEY, TOKEN};
@@ -287,7 +286,6 @@ pub fn to_wire(entry: &SubscriptionEntry, stats: Option<&WorkerStats>, head: Seq
     }
     let certificate =
         |c: &ClientCertificate| v1::ClientCertificate { certificate_pem: c.chain_pem.clone(), key_pem: String::new() };
-    let oldest_ms = stats.map_or(0, |stats| stats.oldest_ms.load(Relaxed));
     let breaker = match stats.map_or("closed", WorkerStats::breaker) {
         "open" => v1::BreakerState::Open,
         "half_open" => v1::BreakerState::HalfOpen,
@@ -332,7 +330,8 @@ pub fn to_wire(entry: &SubscriptionEntry, stats: Option<&WorkerStats>, head: Seq
         disable_after_ms: definition.breaker.disable_after_ms,
         breaker: breaker.into(),
         breaker_open_until: open_until.map(timestamp),
-        oldest_pending_at: (oldest_ms > 0).then(|| timestamp(UnixMillis(oldest_ms))),
+        // Only the journal knows.
+        oldest_pending_at: None,
         max_attempts: definition.schedule.attempts_max(),
         retry_delays_ms: definition.schedule.delays_ms.clone(),
         no_retries: definition.schedule.delays_ms.is_empty(),

@@ -212,7 +212,14 @@ impl Api {
         let from = first.max(Sequence(range.from));
         if from > to {
             let rule = format!("leaves nothing: the range would be {from} to {to}, and the head is {head}");
-            return Err(Refused::field("from_sequence", range.from.to_string(), rule));
+            // Whichever was given is at fault.
+            let (field, value) = match (range.from, range.to, range.from_time, range.to_time) {
+                (_, _, Some(_), _) => ("from_time", String::new()),
+                (_, _, None, Some(_)) => ("to_time", String::new()),
+                (0, to, None, None) => ("to_sequence", to.to_string()),
+                (from, _, None, None) => ("from_sequence", from.to_string()),
+            };
+            return Err(Refused::field(field, value, rule));
         }
         Ok((from, to))
     }

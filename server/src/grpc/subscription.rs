@@ -20,7 +20,7 @@ use tonic::{Request, Response};
 use super::{Answer, Api, change};
 use crate::convert::page::{self, List};
 use crate::convert::subscription::{secret, subscription, to_wire};
-use crate::convert::{id, required};
+use crate::convert::{id, required, timestamp};
 use crate::refuse::Refused;
 
 /// How long the old secret signs too, where nothing is said.
@@ -35,6 +35,7 @@ impl Api {
         let node = &self.state.node;
         let stats = node.dispatcher().stats(entry.definition.id);
         let mut wire = to_wire(entry, stats.as_deref(), self.head());
+        wire.oldest_pending_at = node.dispatcher().oldest_pending_at(entry.definition.id).map(timestamp);
         if entry.definition.signature == SignatureScheme::V1a {
             let keys = target::signing_keys(entry, node.sealer()).unwrap_or_default();
             let now = node.clock().now();
@@ -284,7 +285,8 @@ impl SubscriptionService for Api {
         let (_, request) = self.tenant(request, Scope::Read)?;
         let dialects = &self.state.node.rulebook().dialects;
         let names: Vec<&str> = match request.dialect.as_str() {
-            "" => dialects.names().collect(),
+            "" => dialects.names().chain([target::SEGMENT]).collect(),
+            target::SEGMENT => vec![target::SEGMENT],
             name if dialects.get(name).is_some() => vec![name],
             name => {
                 let rule = "is not known: ListDialects names them";
@@ -292,8 +294,11 @@ impl SubscriptionService for Api {
             }
         };
         let form = |dialect: &str, event_type: &str| {
-            let rendered = catalogue::example(&*dialects.get(dialect)?, event_type)?;
-            let example: serde_json::Value = serde_json::from_slice(&rendered.body).ok()?;
+            let body = match dialect {
+                target::SEGMENT => target::segment_example(event_type)?,
+                dialect => catalogue::example(&*dialects.get(dialect)?, event_type)?.body,
+            };
+            let example: serde_json::Value = serde_json::from_slice(&body).ok()?;
             Some(v1::EventTypeForm {
                 dialect: dialect.into(),
                 json_schema: catalogue::json_schema_of(&example).to_string(),
