@@ -144,7 +144,7 @@ async fn members_stick_to_a_connection_and_go_over_to_another_when_it_dies() {
     let mut got: BTreeMap<u128, Vec<u64>> = BTreeMap::new();
     for _ in 0..4 {
         for (sequence, member, attempt) in all(&scene, &mut b, Duration::from_secs(1)).await {
-            let is_second = home[&member] == "a" && got.get(&member).is_none();
+            let is_second = home[&member] == "a" && !got.contains_key(&member);
             assert_eq!(attempt, if is_second { 2 } else { 1 }, "{sequence} of {member}");
             got.entry(member).or_default().push(sequence);
             b.settle(Sequence(sequence), Verdict::Done);

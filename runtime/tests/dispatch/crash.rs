@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use punchline_engine::dispatch::Ordering;
+use punchline_runtime::clock::Stopwatch;
 use punchline_runtime::dispatch::lanes::WINDOW_MAX;
 use punchline_storage::memory::{AppendFault, Faults};
 
@@ -93,7 +94,7 @@ async fn a_full_disk_causes_no_storm_of_redeliveries() {
     scene.pass(Duration::from_secs(1)).await;
     scene.until("the journal stopped", || scene.node().stopped()).await;
     // Real time passes here: the sequencer looks once a second whether there is room again.
-    let began = std::time::Instant::now();
+    let began = Stopwatch::start();
     while began.elapsed() < Duration::from_secs(6) {
         scene.pass(Duration::from_millis(200)).await;
     }

@@ -37,7 +37,7 @@ async fn strictly_nothing_overtakes() {
 #[tokio::test]
 async fn per_member_only_its_own_wait() {
     let (all, before, after) = with_the_first_hanging(Ordering::PerMember).await;
-    let of_others = |at: &usize| at % 3 != 0;
+    let of_others = |at: &usize| !at.is_multiple_of(3);
     let expected: BTreeSet<u64> = (0..9).filter(of_others).map(|at| all[at]).chain([all[0]]).collect();
     assert_eq!(before.iter().copied().collect::<BTreeSet<_>>(), expected);
     for member in 0..3 {
