@@ -94,8 +94,8 @@ async fn a_full_disk_causes_no_storm_of_redeliveries() {
     scene.pass(Duration::from_secs(1)).await;
     scene.until("the journal stopped", || scene.node().stopped()).await;
     // Real time passes here: the sequencer looks once a second whether there is room again.
-    let watch = Stopwatch::start();
-    while watch.elapsed() < Duration::from_secs(6) {
+    let began = Stopwatch::start();
+    while began.elapsed() < Duration::from_secs(6) {
         scene.pass(Duration::from_millis(200)).await;
     }
     let again = scene.stage.count() - 50;

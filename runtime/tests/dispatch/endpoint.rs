@@ -253,7 +253,8 @@ async fn both_secrets_sign_until_the_overlap_is_over() {
 async fn a_report_of_many_long_rows_stays_within_a_record() {
     const MEMBERS: u128 = 300;
     let mut scene = Scene::start(MEMBERS, |subscription| {
-        subscription.schedule = RetrySchedule { delays_ms: vec![1_000; 17] };
+        // All at once, so that all is reported at once.
+        subscription.schedule = RetrySchedule { delays_ms: vec![0; 17] };
         subscription.on_dead_letter = OnDeadLetter::GoOn;
         subscription.max_in_flight = 1_024;
     })
@@ -264,7 +265,7 @@ async fn a_report_of_many_long_rows_stays_within_a_record() {
     scene.load("c", MEMBERS as usize, MEMBERS).await;
     let dead = || scene.stats().filter(|s| s.dead.load(std::sync::atomic::Ordering::Relaxed) == MEMBERS as u64);
     scene.until("all die", dead).await;
-    scene.pass(Duration::from_secs(2)).await;
+    scene.reported().await;
     let rows = scene.rows().await;
     assert_eq!(rows.len(), MEMBERS as usize);
     assert!(rows.iter().all(|row| row.state == RowState::Dead && row.attempts == 18), "each was reported");
