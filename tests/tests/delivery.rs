@@ -66,7 +66,12 @@ async fn credited(api: &Api, from: u64) -> Vec<u64> {
 async fn dead_letters(api: &Api, id: &str) -> BTreeSet<u64> {
     let (mut dead, mut page_token) = (BTreeSet::new(), String::new());
     loop {
-        let request = v1::ListDeadLettersRequest { subscription_id: id.into(), page_size: 500, page_token };
+        let request = v1::ListDeadLettersRequest {
+            subscription_id: id.into(),
+            page_size: 500,
+            page_token,
+            filter: String::new(),
+        };
         let page = api.deliveries().list_dead_letters(request).await.expect("it exists").into_inner();
         dead.extend(page.dead_letters.iter().map(|one| one.sequence));
         page_token = page.next_page_token;
