@@ -234,7 +234,7 @@ fn the_engines_own_events_are_spoken_with_their_own_fields() {
             let event = examples::example(event_type);
             let rendered = dialect.render(&settings, &Message::of(&examples::recorded(&event), "msg_1_x"));
             let rendered = rendered.unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(rendered.is_some(), dialect.speaks(event_type.as_str()), "{name}: {}", event_type.as_str());
+            assert_eq!(rendered.is_some(), dialect.speaks(event.type_name()), "{name}: {}", event.type_name());
             if name == "standard" {
                 let recorded = examples::recorded(&event);
                 assert_eq!(rendered.expect("any").body, standard::body(&recorded), "the fast road and this one");

@@ -45,7 +45,9 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
 /// Every canonical type that is told to subscribers, in order.
 #[must_use]
 pub fn event_types() -> Vec<&'static str> {
-    let engine = EventType::ALL.iter().filter(|t| t.is_public()).map(|t| t.as_str());
+    // A fact is told under the type that its publisher gave it, never under our own name for it.
+    let told = |t: &&EventType| t.is_public() && **t != EventType::FactPublished;
+    let engine = EventType::ALL.iter().filter(told).map(|t| t.as_str());
     let mut types: Vec<&str> = engine.chain(CATALOGUE.facts.keys().map(String::as_str)).collect();
     types.sort_unstable();
     types.dedup();
