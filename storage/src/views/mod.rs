@@ -429,12 +429,13 @@ impl Views {
         }
         for sequence in sequences {
             let Some(mut row) = self.delivery_row(id, *sequence)? else { continue };
-            if row.state == RowState::Dead {
+            // Applied again after a crash, the row may say so already, and the state of the deliveries not yet.
+            if row.state == RowState::Dead || row.state == to && to.is_settled() {
                 row.state = to;
                 self.put_row(id, &row);
-                if to.is_settled() {
+                let state = self.deliveries.entry(id).or_default();
+                if to.is_settled() && !state.finished.contains(sequence) {
                     let rows = vec![row];
-                    let state = self.deliveries.entry(id).or_default();
                     for forgotten in state.apply(&DeliveryProgress { cursor: Sequence(0), rows }) {
                         self.active.delete(Table::Deliveries, keys::delivery(id, forgotten));
                     }
@@ -453,6 +454,8 @@ impl Views {
             job.put_back += event.put_back.len() as u64;
         });
         for PutBack { sequence, member } in &event.put_back {
+            // Before the row is looked at: applied again after a crash, it may be newer than the state.
+            self.deliveries.entry(id).or_default().finished.retain(|finished| finished != sequence);
             let new = DeliveryRow {
                 sequence: *sequence,
                 member: *member,
@@ -465,9 +468,6 @@ impl Views {
                 Some(row) => row,
                 None => new,
             };
-            if row.state.is_settled() {
-                self.deliveries.entry(id).or_default().finished.retain(|finished| finished != sequence);
-            }
             row.state = RowState::Waiting { step: 0, due: recorded.time };
             self.put_row(id, &row);
         }
