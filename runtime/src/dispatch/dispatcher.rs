@@ -354,7 +354,7 @@ impl Dispatcher {
     }
 
     /// When an event was decided. Reads a block, which as a rule is in memory.
-    fn time_of(&self, sequence: Sequence) -> Option<UnixMillis> {
+    pub(super) fn time_of(&self, sequence: Sequence) -> Option<UnixMillis> {
         let event = self.shared.feed.event_at(sequence).ok().flatten();
         event.map(|event| event.get().time)
     }

@@ -37,8 +37,8 @@ impl Dispatcher {
             .collect();
         let now = self.shared.clock.now();
         let aged = |(figures, oldest): (Figures, Option<Sequence>)| {
-            let event = oldest.and_then(|oldest| self.shared.feed.event_at(oldest).ok().flatten());
-            let age_ms = event.map_or(0, |event| now.0.saturating_sub(event.get().time.0));
+            let since = oldest.and_then(|oldest| self.time_of(oldest));
+            let age_ms = since.map_or(0, |since| now.0.saturating_sub(since.0));
             Figures { oldest_pending_ms: u64::try_from(age_ms).unwrap_or(0), ..figures }
         };
         loaded.into_iter().map(aged).collect()
@@ -52,7 +52,7 @@ impl Dispatcher {
         let behind = head.0.saturating_sub(cursor.0);
         let is_served = entry.state == SubscriptionState::Active && (consumer.is_empty() || self.connections(id) > 0);
         let mut pending = stats.pending.load(Relaxed);
-        let mut oldest = Some(Sequence(stats.oldest.load(Relaxed))).filter(|oldest| oldest.0 > 0);
+        let mut oldest = stats.oldest();
         if !is_served && behind > 0 {
             pending = pending.max(behind);
             oldest = Some(oldest.map_or(cursor.next(), |oldest| oldest.min(cursor.next())));
