@@ -29,7 +29,7 @@ pub const TIMEOUT_MS_DEFAULT: u64 = 15_000;
 /// Attempts under way at once, where nothing is said.
 pub const IN_FLIGHT_DEFAULT: u32 = 64;
 /// Longest filter, in bytes.
-pub const FILTER_LEN_MAX: usize = 2_000;
+pub const FILTER_LEN_MAX: usize = crate::expression::EXPRESSION_LEN_MAX;
 
 /// A standing order for events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -11,7 +11,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::event::{Event, Origin};
+use crate::event::Event;
 use crate::id::{CampaignId, MemberId, PunchcardId, RuleId, Sequence};
 use crate::loyalty::campaign::SKU_LEN_MAX;
 use crate::loyalty::member::Identifier;
@@ -276,15 +276,5 @@ pub(crate) fn difference(first: &crate::event::ConsumptionRecorded, again: &Cons
         Some("consumptionLines")
     } else {
         None
-    }
-}
-
-/// The origin of what a line of this consumption earned.
-pub(crate) fn origin(consumption: &Consumption, line: u32, rule_id: &RuleId) -> Origin {
-    Origin::Consumption {
-        consumption_id: consumption.consumption_id.clone(),
-        line,
-        sku: consumption.lines[line as usize].sku.clone(),
-        rule_id: rule_id.clone(),
     }
 }
