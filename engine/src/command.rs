@@ -497,9 +497,7 @@ impl Command {
             Action::UseCoupon { usage_id, .. } => Some(once("coupon_use", usage_id, 0)),
             Action::RollBackCoupon { reverted_usage_id, .. } => Some(once("coupon_rollback", reverted_usage_id, 0)),
             Action::SendGiftCard { gift_card } => Some(once("gift_card", &gift_card.gift_card_id, 0)),
-            Action::RunJob { job, member_id, run, .. } => {
-                Some(once(job.as_str(), &member_id.to_string(), run.period))
-            }
+            Action::RunJob { job, member_id, run, .. } => Some(once(job.as_str(), &member_id.to_string(), run.period)),
             Action::AwardLeaderboard { member_id, campaign_id, leaderboard_id, round, .. } => {
                 let subject = format!("{campaign_id}/{leaderboard_id}/{member_id}");
                 Some(once(Job::Leaderboards.as_str(), &subject, i64::from(*round)))

@@ -136,9 +136,7 @@ impl Check<'_> {
     fn expression(&mut self, expression: &IdedExpr) -> Result<(), String> {
         match &expression.expr {
             Expr::Ident(name) if self.names.contains(&name.as_str()) || self.walked.contains(name) => Ok(()),
-            Expr::Ident(name) => {
-                Err(format!("names {name:?}, which is not there: only {} is", self.names.join(", ")))
-            }
+            Expr::Ident(name) => Err(format!("names {name:?}, which is not there: only {} is", self.names.join(", "))),
             Expr::Select(select) => self.expression(&select.operand),
             Expr::Call(call) => {
                 // Each use compiles its pattern.

@@ -68,7 +68,7 @@ mod tests {
     fn passes(filter: &str, event: &Event) -> bool {
         let (sequence, time) = (Sequence(42), UnixMillis(1_000));
         let member = Some("01966cf2-3c40-7000-8000-000000000001".parse().expect("a UUID"));
-        let recorded = Recorded { sequence, cause: sequence, time, tenant: TENANT, member, event };
+        let recorded = Recorded { sequence, cause: sequence, time, tenant: TENANT, member, quiet: false, event };
         Filter::parse(filter).expect(filter).is_none_or(|f| f.passes(&recorded))
     }
 
@@ -80,6 +80,7 @@ mod tests {
             amount: Points(150),
             previous_balance: Points(0),
             new_balance: Points(150),
+            expires_at: None,
             origin: Origin::Adjustment { reason: "sorry".into() },
         }
         .into();

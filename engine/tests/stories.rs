@@ -402,7 +402,7 @@ proptest! {
             let (_, _, in_row, rows) = world.balances(who);
             prop_assert_eq!(in_row + rows * 10, stamps[who as usize]);
         }
-        let members: i64 = world.members.values().map(|m| m.cards[0].points.0 + m.coins.0).sum();
+        let members: i64 = world.members.values().map(|m| m.cards[0].points.balance + m.coins.balance).sum();
         let house: i64 = world.house.accounts.values().map(|a| a.house).sum();
         prop_assert_eq!(members + house, 0);
         let mut again = World::default();

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use punchline_engine::dispatch::subscription::bit;
+use punchline_engine::dispatch::subscription::{TypeMask, bit};
 use punchline_engine::event::{Record, Recorded};
 use punchline_engine::id::{MemberId, Sequence, Tenant};
 use punchline_storage::codec::{self, CodecError};
@@ -53,7 +53,7 @@ pub struct Stored {
     pub first: Sequence,
     /// The record.
     pub record: Record,
-    types: u64,
+    types: TypeMask,
     /// In the journal.
     bytes: usize,
 }
@@ -91,7 +91,7 @@ pub struct Wanted {
     /// Whose.
     pub tenant: Tenant,
     /// One bit for each type.
-    pub types: u64,
+    pub types: TypeMask,
     /// Only this member's, if given.
     pub member: Option<MemberId>,
 }

@@ -100,8 +100,7 @@ struct Tally<'a> {
 impl<'a> Earning<'a> {
     fn campaign(&mut self, campaign: &'a Campaign, card: &'a Card) -> Result<(), Rejection> {
         let before = self.draft.events.len();
-        let mut tally =
-            Tally { campaign, card, card_seen: None, cap_uses: Vec::new(), rules: Vec::new(), coupons: 0 };
+        let mut tally = Tally { campaign, card, card_seen: None, cap_uses: Vec::new(), rules: Vec::new(), coupons: 0 };
         for line in 0..self.consumption.lines.len() {
             for rule in &campaign.rules {
                 let sku = &self.consumption.lines[line].sku;
@@ -226,13 +225,7 @@ impl<'a> Earning<'a> {
         ]
     }
 
-    fn points(
-        &mut self,
-        rule: &EarningRule,
-        line: u32,
-        units: u64,
-        tally: &mut Tally<'a>,
-    ) -> Result<(), Rejection> {
+    fn points(&mut self, rule: &EarningRule, line: u32, units: u64, tally: &mut Tally<'a>) -> Result<(), Rejection> {
         if rule.points.0 == 0 {
             return Ok(());
         }

@@ -170,24 +170,22 @@ pub(super) fn use_(
         return Err(Rejection::CouponState { code: code.into(), why });
     }
     let usages_before = coupon.usage_ids.len() as u32;
-    Ok(one(
-        CouponUsed {
-            member_id: coupon.member_id,
-            campaign_id: book.campaign_id.clone(),
-            code: code.into(),
-            coupon_id: coupon.coupon_id(),
-            order_id: order_id.into(),
-            discount_amount,
-            coupon_created_at: coupon.created_at,
-            expires_at: coupon.expires_at,
-            usage_id: usage_id.into(),
-            amount_used: 1,
-            usages_before,
-            usages: usages_before + 1,
-            coupon_book: book.clone(),
-        }
-        .into(),
-    ))
+    Ok(one(CouponUsed {
+        member_id: coupon.member_id,
+        campaign_id: book.campaign_id.clone(),
+        code: code.into(),
+        coupon_id: coupon.coupon_id(),
+        order_id: order_id.into(),
+        discount_amount,
+        coupon_created_at: coupon.created_at,
+        expires_at: coupon.expires_at,
+        usage_id: usage_id.into(),
+        amount_used: 1,
+        usages_before,
+        usages: usages_before + 1,
+        coupon_book: book.clone(),
+    }
+    .into()))
 }
 
 pub(super) fn roll_back(
@@ -202,18 +200,16 @@ pub(super) fn roll_back(
     if !coupon.usage_ids.iter().any(|usage| usage == reverted_usage_id) {
         return Err(Rejection::CouponState { code: code.into(), why: "has no such use" });
     }
-    Ok(one(
-        RedemptionRolledBack {
-            member_id: coupon.member_id,
-            redemption_id: reverted_usage_id.into(),
-            coupon_book_id: id.clone(),
-            code: code.into(),
-            coupon_id: coupon.coupon_id(),
-            reverted_usage_id: reverted_usage_id.into(),
-            reason: reason.into(),
-        }
-        .into(),
-    ))
+    Ok(one(RedemptionRolledBack {
+        member_id: coupon.member_id,
+        redemption_id: reverted_usage_id.into(),
+        coupon_book_id: id.clone(),
+        code: code.into(),
+        coupon_id: coupon.coupon_id(),
+        reverted_usage_id: reverted_usage_id.into(),
+        reason: reason.into(),
+    }
+    .into()))
 }
 
 pub(super) fn send_gift_card(card: &GiftCardSent) -> Result<Decision, Rejection> {

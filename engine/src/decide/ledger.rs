@@ -56,12 +56,7 @@ pub(super) fn spendable(member: &Member, currency: &Currency, wanted: i64) -> Re
 }
 
 /// Checks that taking this leaves no more of a debt than allowed.
-fn within_overdraft(
-    config: &TenantConfig,
-    member: &Member,
-    currency: &Currency,
-    wanted: i64,
-) -> Result<(), Rejection> {
+fn within_overdraft(config: &TenantConfig, member: &Member, currency: &Currency, wanted: i64) -> Result<(), Rejection> {
     let balance = account(member, currency)?.available();
     if balance.checked_sub(wanted).is_some_and(|left| left >= -config.policy(currency).overdraft) {
         return Ok(());
@@ -176,18 +171,16 @@ pub(super) fn time_out_hold(
     let redemption = redemption.ok_or_else(|| Rejection::RedemptionNotFound(redemption_id.into()))?;
     debug_assert_eq!(reward::hold_id(&redemption.redemption_id), hold_id);
     let reward_name = super::reward::name(config, redemption);
-    Ok(one(
-        RedemptionFailed {
-            member_id: member.id,
-            redemption_id: redemption_id.into(),
-            campaign_id: redemption.campaign_id.clone(),
-            reward_id: redemption.reward_id.clone(),
-            reward_name,
-            cost: redemption.cost,
-            reason,
-        }
-        .into(),
-    ))
+    Ok(one(RedemptionFailed {
+        member_id: member.id,
+        redemption_id: redemption_id.into(),
+        campaign_id: redemption.campaign_id.clone(),
+        reward_id: redemption.reward_id.clone(),
+        reward_name,
+        cost: redemption.cost,
+        reason,
+    }
+    .into()))
 }
 
 /// From one member to another: each part keeps its expiry.

@@ -496,4 +496,3 @@ pub fn resolve(
     }
     Ok(found.map(|(member, _)| member))
 }
-

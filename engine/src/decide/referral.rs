@@ -102,8 +102,7 @@ fn pay(
     draft.earn(to, &Currency::Points(campaign.id.clone()), reward.bonus.points.0, origin.clone())?;
     draft.earn(to, &Currency::Coins, reward.bonus.coins.0, origin.clone())?;
     if let Some(reward_id) = &reward.reward_id {
-        let owed =
-            Owed { campaign_id: &campaign.id, campaign_type: "referral", reward_id, reward_name: "", amount: 1 };
+        let owed = Owed { campaign_id: &campaign.id, campaign_type: "referral", reward_id, reward_name: "", amount: 1 };
         draft.owe(to, owed, origin)?;
     }
     Ok(())

@@ -8,9 +8,7 @@ use crate::id::RewardId;
 use crate::loyalty::coupon::check_code;
 use crate::loyalty::item::ItemKey;
 use crate::loyalty::member::Member;
-use crate::loyalty::reward::{
-    Cost, REDEMPTION_ID_LEN_MAX, REWARDS_MAX, Redemption, RedemptionState, Reward, hold_id,
-};
+use crate::loyalty::reward::{Cost, REDEMPTION_ID_LEN_MAX, REWARDS_MAX, Redemption, RedemptionState, Reward, hold_id};
 use crate::loyalty::tenant::TenantConfig;
 use crate::rejection::{InvalidField, Rejection};
 
@@ -86,18 +84,16 @@ pub(super) fn start(
     spendable(member, &currency, reward.cost.amount())?;
     let holds = member.account(&currency).map_or(0, |account| account.holds.len());
     limit("holds of this account", holds, crate::loyalty::account::HOLDS_MAX)?;
-    Ok(one(
-        RedemptionStarted {
-            member_id: member.id,
-            redemption_id: redemption_id.into(),
-            campaign_id: reward.campaign_id.clone(),
-            reward_id: reward_id.clone(),
-            reward_name: reward.reward_name.clone(),
-            cost: reward.cost,
-            until: set.now.plus_ms(reward.hold_ms),
-        }
-        .into(),
-    ))
+    Ok(one(RedemptionStarted {
+        member_id: member.id,
+        redemption_id: redemption_id.into(),
+        campaign_id: reward.campaign_id.clone(),
+        reward_id: reward_id.clone(),
+        reward_name: reward.reward_name.clone(),
+        cost: reward.cost,
+        until: set.now.plus_ms(reward.hold_ms),
+    }
+    .into()))
 }
 
 /// A redemption that is to go from one state to another: `Ok(Err(position))` where it is there already.
@@ -190,9 +186,7 @@ pub(super) fn fail(
     let reward_name = name(config, &redemption);
     let Redemption { member_id, redemption_id, campaign_id, reward_id, cost, .. } = redemption;
     let reason = reason.into();
-    Ok(one(
-        RedemptionFailed { member_id, redemption_id, campaign_id, reward_id, reward_name, cost, reason }.into(),
-    ))
+    Ok(one(RedemptionFailed { member_id, redemption_id, campaign_id, reward_id, reward_name, cost, reason }.into()))
 }
 
 /// Gives back what was paid, as if it had been earned now.

@@ -70,7 +70,8 @@ impl CouponBook {
     ///
     /// The first field that is out of its bounds.
     pub fn validate(&self) -> Result<(), InvalidField> {
-        for (field, text) in [("name", &self.name), ("external_id", &self.external_id), ("discount_type", &self.discount_type)]
+        for (field, text) in
+            [("name", &self.name), ("external_id", &self.external_id), ("discount_type", &self.discount_type)]
         {
             check_name(field, text)?;
         }

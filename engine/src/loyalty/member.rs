@@ -15,7 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Origin, Recorded, RowState};
-use crate::id::{CampaignId, LeaderboardId, MemberId, PunchcardId, RewardId, RuleId, SegmentId, Sequence, Tenant, TierId};
+use crate::id::{
+    CampaignId, LeaderboardId, MemberId, PunchcardId, RewardId, RuleId, SegmentId, Sequence, Tenant, TierId,
+};
 use crate::loyalty::account::Account;
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::programme::TIER_MONTHS_MAX;

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::dispatch::{Subscription, SubscriptionState};
-use crate::event::{
-    Event, Recorded, RewardCatalogueCreated, RewardCatalogueUpdated, SegmentCreated, SegmentUpdated,
-};
+use crate::event::{Event, Recorded, RewardCatalogueCreated, RewardCatalogueUpdated, SegmentCreated, SegmentUpdated};
 use crate::id::{
     AdvertiserId, CampaignId, CouponBookId, CredentialId, Environment, RewardId, SegmentId, Sequence, SubscriptionId,
     Tenant,
