@@ -78,7 +78,10 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
         return create_advertiser(set.directory, *advertiser_id, name).map(one);
     }
     let config = tenant_config(set, command)?;
-    let member = |id: MemberId| set.member.ok_or(Rejection::MemberNotFound(id));
+    let member = |id: MemberId| match set.member {
+        Some(member) if member.erased_at.is_some() => Err(Rejection::MemberErased(id)),
+        found => found.ok_or(Rejection::MemberNotFound(id)),
+    };
     let events = match &command.action {
         Action::RecordConsumption(_) | Action::PublishFact(_) | Action::CreateAdvertiser { .. } => {
             unreachable!("handled above")
@@ -109,6 +112,13 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
                 return Ok(Decision::Already(member.as_of));
             }
             vec![MemberUnblocked { member_id: *member_id }.into()]
+        }
+        Action::EraseMember { member_id } => {
+            let found = set.member.ok_or(Rejection::MemberNotFound(*member_id))?;
+            if found.erased_at.is_some() {
+                return Ok(Decision::Already(found.as_of));
+            }
+            vec![MemberErased { member_id: *member_id }.into()]
         }
         Action::JoinCampaign { member_id, campaign_id } => {
             let member = member(*member_id)?;
@@ -225,6 +235,12 @@ fn check_etag(given: Option<&str>, version: u64) -> Result<(), Rejection> {
 /// made itself, ids and sealed secrets, differs each time and is left out.
 fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result<(), Rejection> {
     let same = match (&first.events[0], action) {
+        // A member has identifiers until it is erased: then what was asked for the first time is not known.
+        (Event::MemberCreated(e), Action::RegisterMember { .. } | Action::IdentifyMember { .. })
+            if e.identifiers.is_empty() =>
+        {
+            return Err(Rejection::MemberErased(e.member_id));
+        }
         (Event::MemberCreated(e), Action::RegisterMember { identifiers, profile, registration_source, join, .. }) => {
             let joined = first.events[1..].iter().filter_map(|event| match event {
                 Event::MemberJoinedCampaign(e) => Some(&e.campaign_id),

@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use crate::dispatch::{BreakerState, DeliveryJob, DeliveryProgress, JobKind, PutBack, Subscription};
 use crate::id::{
-    AdvertiserId, CampaignId, CredentialId, JobId, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId, Tenant,
+    AdvertiserId, CampaignId, CredentialId, JobId, KeySlot, MemberId, PunchcardId, RuleId, Sequence, SubscriptionId,
+    Tenant,
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Line;
@@ -34,6 +35,8 @@ pub struct Record {
     pub time: UnixMillis,
     /// The member it is about: the key that orders its deliveries.
     pub member: Option<MemberId>,
+    /// Under which key the personal fields in it are sealed.
+    pub key_slot: KeySlot,
     /// The exactly-once key it uses up, if any.
     pub key: Option<CommandKey>,
     /// At least one. The first is the cause of the others.
@@ -69,6 +72,8 @@ pub struct Recorded<'a> {
     pub tenant: Tenant,
     /// The member it is about.
     pub member: Option<MemberId>,
+    /// Under which key the personal fields in it are sealed.
+    pub key_slot: KeySlot,
     /// What happened.
     pub event: &'a Event,
 }
@@ -81,13 +86,45 @@ impl Record {
     /// If there is no such event.
     pub fn recorded(&self, first: Sequence, i: usize) -> Recorded<'_> {
         let sequence = Sequence(first.0 + i as u64);
-        let Record { tenant, time, member, .. } = *self;
-        Recorded { sequence, cause: first, time, tenant, member, event: &self.events[i] }
+        let Record { tenant, time, member, key_slot, .. } = *self;
+        Recorded { sequence, cause: first, time, tenant, member, key_slot, event: &self.events[i] }
+    }
+
+    /// The same without its personal fields: what it reads as once the member is erased. `None` where it
+    /// has none.
+    pub fn impersonal(&self) -> Option<Record> {
+        if !self.events.iter().any(Event::is_personal) {
+            return None;
+        }
+        let mut record = self.clone();
+        record.events.iter_mut().for_each(Event::forget_person);
+        Some(record)
     }
 
     /// All events with their places.
     pub fn all_recorded(&self, first: Sequence) -> impl Iterator<Item = Recorded<'_>> {
         (0..self.events.len()).map(move |i| self.recorded(first, i))
+    }
+}
+
+impl Event {
+    /// Whether it holds personal fields: those that are sealed under the member's key.
+    pub fn is_personal(&self) -> bool {
+        match self {
+            Event::MemberCreated(e) => !e.identifiers.is_empty() || e.profile != Profile::default(),
+            Event::MemberUpdated(e) => !e.identifiers.is_empty() || e.profile != Profile::default(),
+            _ => false,
+        }
+    }
+
+    /// Makes it what it reads as once the member is erased.
+    pub fn forget_person(&mut self) {
+        let (identifiers, profile) = match self {
+            Event::MemberCreated(e) => (&mut e.identifiers, &mut e.profile),
+            Event::MemberUpdated(e) => (&mut e.identifiers, &mut e.profile),
+            _ => return,
+        };
+        (*identifiers, *profile) = (Vec::new(), Profile::default());
     }
 }
 
@@ -279,6 +316,11 @@ events! {
     /// A member earns again.
     MemberUnblocked = "member.unblocked" {
         /// The member.
+        member_id: MemberId,
+    }
+    /// A member's personal fields were erased, here and in all that was written before.
+    MemberErased = "member.erased" {
+        /// The member: the id stays, as whose the balances are.
         member_id: MemberId,
     }
     /// A member got a card: takes part in a campaign.

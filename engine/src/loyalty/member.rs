@@ -4,7 +4,7 @@
 //!
 //! - Balances here are the sum of the ledger's entries: [`Member::apply`] asserts that each entry
 //!   continues the one before.
-//! - Personal data lives here and in `member.*` events, nowhere else.
+//! - Personal data lives here and in `member.*` events, nowhere else. A member that is erased has none.
 //!
 //! # What is absent on purpose
 //!
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::event::{Event, Recorded, RowState};
-use crate::id::{CampaignId, MemberId, PunchcardId, RuleId, Sequence, Tenant};
+use crate::id::{CampaignId, KeySlot, MemberId, PunchcardId, RuleId, Sequence, Tenant};
 use crate::quantity::{Coins, Points, Stamps};
 use crate::rejection::InvalidField;
 use crate::time::{Period, UnixMillis};
@@ -167,6 +167,10 @@ pub struct Member {
     pub identifiers: Vec<Identifier>,
     /// What is known about the person.
     pub profile: Profile,
+    /// Under which key both are sealed; none where an earlier version wrote them.
+    pub key_slot: KeySlot,
+    /// When both were erased, if they were.
+    pub erased_at: Option<UnixMillis>,
     /// Why the member is blocked, if so.
     pub blocked: Option<String>,
     /// Coins, over all campaigns.
@@ -281,6 +285,8 @@ impl Member {
             tenant: recorded.tenant,
             identifiers: event.identifiers.clone(),
             profile: event.profile.clone(),
+            key_slot: recorded.key_slot,
+            erased_at: None,
             blocked: None,
             coins: Coins::ZERO,
             cards: Vec::new(),
@@ -313,6 +319,7 @@ impl Member {
         }
         self.as_of = recorded.sequence;
         self.updated_at = recorded.time;
+        self.key_slot = self.key_slot.max(recorded.key_slot);
         match recorded.event {
             Event::MemberUpdated(e) => {
                 self.identifiers.clone_from(&e.identifiers);
@@ -320,6 +327,10 @@ impl Member {
             }
             Event::MemberBlocked(e) => self.blocked = Some(e.reason.clone()),
             Event::MemberUnblocked(_) => self.blocked = None,
+            Event::MemberErased(_) => {
+                (self.identifiers, self.profile, self.blocked) = (Vec::new(), Profile::default(), None);
+                self.erased_at = Some(recorded.time);
+            }
             Event::MemberJoinedCampaign(e) => self.cards.push(Card {
                 campaign_id: e.campaign_id.clone(),
                 joined_at: recorded.time,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use punchline_engine::command::{Action, Command};
 use punchline_engine::decide::{Decision, WorkingSet, decide, resolve};
 use punchline_engine::event::{CommandKey, Event, Record};
-use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine, Receipt};
 use punchline_engine::loyalty::ledger::House;
@@ -67,7 +67,7 @@ impl World {
             Event::MemberCreated(e) => Some(e.member_id),
             _ => member_id,
         };
-        let record = Record { tenant, time: NOW, member, key, events: events.clone() };
+        let record = Record { tenant, time: NOW, member, key_slot: KeySlot::NONE, key, events: events.clone() };
         self.apply(record);
         Ok(events)
     }
@@ -87,6 +87,7 @@ impl World {
                 self.members.insert(member.id, member);
             } else if let Some(member) = recorded.member.and_then(|id| self.members.get_mut(&id)) {
                 member.apply(&recorded);
+                self.owners.retain(|identifier, owner| *owner != member.id || member.identifiers.contains(identifier));
                 self.owners.extend(member.identifiers.iter().map(|i| (i.clone(), member.id)));
             }
         }

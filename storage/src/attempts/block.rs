@@ -8,12 +8,13 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use prost::Message;
-use punchline_engine::id::{Sequence, SubscriptionId};
+use punchline_engine::id::{KeySlot, Sequence, SubscriptionId};
 use punchline_engine::time::UnixMillis;
 use punchline_proto::journal as wire;
 use wire::AttemptOutcome as Wire;
 
 use super::{BLOCK_ATTEMPTS_MAX, Holds, LoggedAttempt, LoggedOutcome, RESPONSE_KEPT_BYTES_MAX};
+use crate::member_keys::SEALED_EXTRA_BYTES;
 
 /// Magic and format version.
 const MAGIC: [u8; 4] = *b"PNA\x01";
@@ -21,6 +22,9 @@ const MAGIC: [u8; 4] = *b"PNA\x01";
 pub(super) const HEADER_BYTES: usize = 56;
 /// Longest body that is believed: attempts with a full response each, and as much again for all the rest.
 const BODY_BYTES_MAX: usize = 2 * BLOCK_ATTEMPTS_MAX * RESPONSE_KEPT_BYTES_MAX;
+
+/// A response, sealed.
+const RESPONSE_BYTES_MAX: usize = RESPONSE_KEPT_BYTES_MAX + SEALED_EXTRA_BYTES;
 
 /// What stands before a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +123,8 @@ pub(super) fn encode(attempts: &[LoggedAttempt], holds: Holds) -> Vec<u8> {
                 LoggedOutcome::AbortedByReceiver => Wire::AbortedByReceiver,
             }
             .into(),
-            response: attempt.response[..attempt.response.len().min(RESPONSE_KEPT_BYTES_MAX)].to_vec(),
+            response: attempt.response[..attempt.response.len().min(RESPONSE_BYTES_MAX)].to_vec(),
+            key_slot: attempt.key_slot.0,
         });
     }
     let mut bytes = vec![0; HEADER_BYTES];
@@ -157,6 +162,7 @@ pub(super) fn decode(header: &Header, body: &[u8]) -> Option<Vec<Option<LoggedAt
             },
             error: Cow::Owned(attempt.error),
             response: Bytes::from(attempt.response),
+            key_slot: KeySlot(attempt.key_slot),
         })
     };
     Some(block.attempts.into_iter().map(one).collect())
