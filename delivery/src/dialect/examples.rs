@@ -79,7 +79,15 @@ pub fn description(event_type: EventType) -> &'static str {
 #[must_use]
 pub fn recorded(event: &Event) -> Recorded<'_> {
     let tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
-    Recorded { sequence: SEQUENCE, cause: CAUSE, time: at("2025-04-25T12:34:01Z"), tenant, member: None, key_slot: KeySlot::NONE, event }
+    Recorded {
+        sequence: SEQUENCE,
+        cause: CAUSE,
+        time: at("2025-04-25T12:34:01Z"),
+        tenant,
+        member: None,
+        key_slot: KeySlot::NONE,
+        event,
+    }
 }
 
 /// An example of an event of this kind.
