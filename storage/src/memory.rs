@@ -522,10 +522,11 @@ impl MemorySlots {
 
 impl Slots for MemorySlots {
     fn read(&self, slot: u64) -> Result<Slot, KeysError> {
-        let mut bytes = [0; SLOT_BYTES];
-        if !self.powered()?.slots_zeroed.contains(&slot) {
-            bytes[..8].copy_from_slice(&slot.to_be_bytes());
+        if self.powered()?.slots_zeroed.contains(&slot) {
+            return Ok([0; SLOT_BYTES]);
         }
+        let mut bytes = [1; SLOT_BYTES];
+        bytes[..8].copy_from_slice(&slot.to_be_bytes());
         Ok(bytes)
     }
 

@@ -23,9 +23,6 @@ pub(super) const HEADER_BYTES: usize = 56;
 /// Longest body that is believed: attempts with a full response each, and as much again for all the rest.
 const BODY_BYTES_MAX: usize = 2 * BLOCK_ATTEMPTS_MAX * RESPONSE_KEPT_BYTES_MAX;
 
-/// A response, sealed.
-const RESPONSE_BYTES_MAX: usize = RESPONSE_KEPT_BYTES_MAX + SEALED_EXTRA_BYTES;
-
 /// What stands before a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
@@ -102,6 +99,8 @@ pub(super) fn encode(attempts: &[LoggedAttempt], holds: Holds) -> Vec<u8> {
     let mut block = wire::AttemptBlock::default();
     block.attempts.reserve_exact(attempts.len());
     for attempt in attempts {
+        let sealing = if attempt.key_slot == KeySlot::NONE { 0 } else { SEALED_EXTRA_BYTES };
+        let most = RESPONSE_KEPT_BYTES_MAX + sealing;
         let id = attempt.subscription_id.0.as_bytes();
         let subscription = subscriptions.number(id, || block.subscription_ids.push(id.to_vec()));
         let name = &attempt.event_type;
@@ -123,7 +122,7 @@ pub(super) fn encode(attempts: &[LoggedAttempt], holds: Holds) -> Vec<u8> {
                 LoggedOutcome::AbortedByReceiver => Wire::AbortedByReceiver,
             }
             .into(),
-            response: attempt.response[..attempt.response.len().min(RESPONSE_BYTES_MAX)].to_vec(),
+            response: attempt.response[..attempt.response.len().min(most)].to_vec(),
             key_slot: attempt.key_slot.0,
         });
     }

@@ -40,11 +40,12 @@ pub(super) fn member_to_wire(member: &Member, keys: &MemberKeys) -> Result<wire:
 }
 
 pub(super) fn member_from_wire(row: wire::MemberRow, keys: &MemberKeys) -> Result<Member, CodecError> {
+    let id = member_id("id", &row.id)?;
     let personal = Personal { identifiers: row.identifiers, profile: row.profile, person: row.person };
     let key_slot = KeySlot(row.key_slot);
     let (identifiers, profile) = person_from_wire(personal, key_slot, keys)?;
     Ok(Member {
-        id: member_id("id", &row.id)?,
+        id,
         tenant: tenant(row.advertiser_id, row.environment)?,
         identifiers,
         profile,
