@@ -61,9 +61,11 @@ fn applied(disk: &MemoryDisk, records: &[Vec<u8>], upto: usize) -> Views {
 
 /// Applies what follows the checkpoint of `disk`, up to `upto`, and writes it.
 fn fold(disk: &MemoryDisk, records: &[Vec<u8>], upto: usize) {
-    let rows: Arc<dyn Rows> = Arc::new(disk.rows());
     let mut views = applied(disk, records, upto);
-    write_behind(&*rows, &disk.member_keys(), &views.freeze().expect("something to write"), || {}).unwrap();
+    // Nothing where the checkpoint was written before the power went.
+    if let Some(overlay) = views.freeze() {
+        write_behind(&disk.rows(), &disk.member_keys(), &overlay, || {}).unwrap();
+    }
 }
 
 /// Writes `story` with one checkpoint after `first` lines and the power cut at a sync of the second, wherever
