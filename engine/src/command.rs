@@ -89,6 +89,11 @@ pub enum Action {
         /// Who.
         member_id: MemberId,
     },
+    /// Erase a member's personal fields, for ever.
+    EraseMember {
+        /// Who.
+        member_id: MemberId,
+    },
     /// Issue a card.
     JoinCampaign {
         /// Who.
@@ -530,6 +535,7 @@ impl Command {
             Action::UpdateMember { member_id, .. }
             | Action::BlockMember { member_id, .. }
             | Action::UnblockMember { member_id }
+            | Action::EraseMember { member_id }
             | Action::JoinCampaign { member_id, .. }
             | Action::AdjustBalance { member_id, .. }
             | Action::PlaceHold { member_id, .. }

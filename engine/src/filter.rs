@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::event::Origin;
     use crate::event::{FactPublished, Json, PointsCredited};
-    use crate::id::{AdvertiserId, Environment, Sequence, Tenant};
+    use crate::id::{AdvertiserId, Environment, KeySlot, Sequence, Tenant};
     use crate::quantity::Points;
     use crate::time::UnixMillis;
 
@@ -68,7 +68,9 @@ mod tests {
     fn passes(filter: &str, event: &Event) -> bool {
         let (sequence, time) = (Sequence(42), UnixMillis(1_000));
         let member = Some("01966cf2-3c40-7000-8000-000000000001".parse().expect("a UUID"));
-        let recorded = Recorded { sequence, cause: sequence, time, tenant: TENANT, member, quiet: false, event };
+        let key_slot = KeySlot::NONE;
+        let recorded =
+            Recorded { sequence, cause: sequence, time, tenant: TENANT, member, key_slot, quiet: false, event };
         Filter::parse(filter).expect(filter).is_none_or(|f| f.passes(&recorded))
     }
 

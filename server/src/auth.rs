@@ -374,7 +374,7 @@ impl Tokens {
 mod tests {
     use super::*;
     use punchline_engine::event::{AdvertiserCreated, CredentialIssued, Recorded};
-    use punchline_engine::id::Sequence;
+    use punchline_engine::id::{KeySlot, Sequence};
 
     const TENANT: Tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
 
@@ -451,8 +451,15 @@ mod tests {
         ];
         for (i, event) in events.iter().enumerate() {
             let sequence = Sequence(i as u64 + 1);
-            let recorded =
-                Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant: TENANT, member: None, event };
+            let recorded = Recorded {
+                sequence,
+                cause: sequence,
+                time: UnixMillis(0),
+                tenant: TENANT,
+                member: None,
+                key_slot: KeySlot::NONE,
+                event,
+            };
             directory.apply(&recorded);
         }
         let found = |key, environment| find_credential(&directory, key, environment).map(|(tenant, _)| tenant);

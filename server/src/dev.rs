@@ -231,7 +231,7 @@ pub(crate) fn tell(text: &str) {
 mod tests {
     use super::*;
     use punchline_engine::event::{AdvertiserCreated, CredentialIssued, CredentialRevoked, Event, Recorded};
-    use punchline_engine::id::Sequence;
+    use punchline_engine::id::{KeySlot, Sequence};
     use punchline_engine::time::UnixMillis;
 
     fn issued(id: &str, secret: &str) -> Event {
@@ -262,7 +262,15 @@ mod tests {
             let mut directory = Directory::default();
             let tenant = Tenant { advertiser: ADVERTISER, environment: Environment::Production };
             for (event, sequence) in events.iter().zip((1..).map(Sequence)) {
-                let recorded = Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant, member: None, event };
+                let recorded = Recorded {
+                    sequence,
+                    cause: sequence,
+                    time: UnixMillis(0),
+                    tenant,
+                    member: None,
+                    key_slot: KeySlot::NONE,
+                    event,
+                };
                 directory.apply(&recorded);
             }
             let starts = |is_dev| check_journal(&directory, is_dev).is_ok();

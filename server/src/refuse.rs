@@ -233,6 +233,7 @@ impl From<Rejection> for Refused {
             R::NotJoined { member, .. } => refuse(FailedPrecondition, 409).about("member", member),
             R::CampaignNotActive(id) => refuse(FailedPrecondition, 409).about("campaign", id),
             R::MemberNotFound(id) => refuse(NotFound, 404).about("member", id),
+            R::MemberErased(id) => refuse(FailedPrecondition, 409).about("member", id),
             R::CampaignNotFound(id) => refuse(NotFound, 404).about("campaign", id),
             R::AdvertiserNotFound(id) => refuse(NotFound, 404).about("advertiser", id),
             R::CredentialNotFound(id) => refuse(NotFound, 404).about("credential", id),

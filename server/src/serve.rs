@@ -285,7 +285,7 @@ fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
     let data_dir = DataDir::open(&config.storage.data_dir, DataDirOptions::default());
     let data_dir = data_dir.map_err(|source| open(source.into()))?;
     let master_key = master_key::load(&data_dir, config.security.master_key_bytes())?;
-    let (stores, recovery) = open_stores(&data_dir).map_err(open)?;
+    let (stores, recovery) = open_stores(&data_dir, &master_key).map_err(open)?;
     let policy =
         EndpointPolicy { allow_http: config.delivery.allow_http, allow_private: config.delivery.allow_private.clone() };
     let transport = transport(config, &policy);

@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/LOCK              held by the one process that owns the directory
 //! <data>/journal/          the truth
+//! <data>/keys/             the members' keys: without them their personal fields cannot be read
 //! <data>/views/            a disposable fold of it
 //! <data>/attempts/         the delivery log, disposable
 //! <data>/views.damaged-<n> views that did not open or fold, set aside for whoever wants to know why
@@ -22,6 +23,7 @@ use std::{
 
 use crate::{
     journal::{JournalError, OpenReport},
+    member_keys::{MemberKeys, Randomness, SlotFile},
     rows::RowsError,
     sled_journal::SledJournal,
     sled_rows::{CACHE_BYTES_DEFAULT, SledRows},
@@ -141,6 +143,11 @@ impl DataDir {
     /// Where the views are.
     pub fn views_path(&self) -> PathBuf {
         self.path.join("views")
+    }
+
+    /// The members' keys, under a secret that is derived from the master key; `random` fills new ones.
+    pub fn member_keys(&self, secret: &[u8; 32], random: Randomness) -> MemberKeys {
+        MemberKeys::new(SlotFile::new(self.path.join("keys").join("members.keys"), random), secret)
     }
 
     /// Where the delivery log is.

@@ -19,7 +19,7 @@ use punchline_engine::dispatch::{
     Auth, BreakerPolicy, BreakerState, DeliveryState, DialectChoice, OnDeadLetter, Ordering, Subscription,
 };
 use punchline_engine::event::*;
-use punchline_engine::id::{AdvertiserId, CampaignId, Environment, PunchcardId, RuleId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, CampaignId, Environment, KeySlot, PunchcardId, RuleId, Sequence, Tenant};
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::ledger::{Currency, House, HouseAccount};
 use punchline_engine::loyalty::member::{CapUse, Card, Member, Profile, PunchcardProgress};
@@ -27,8 +27,38 @@ use punchline_engine::loyalty::tenant::SealedSecret;
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
 use punchline_storage::block::RECORD_BYTES_MAX;
-use punchline_storage::codec::*;
+use punchline_storage::codec::{
+    self, CodecError, decode_delivery_row, decode_delivery_state, decode_house, encode_delivery_row,
+    encode_delivery_state, encode_house,
+};
+use punchline_storage::member_keys::MemberKeys;
+use punchline_storage::memory::MemoryDisk;
 use samples::*;
+
+/// Keys that are the same in every run.
+fn keys() -> MemberKeys {
+    MemoryDisk::new().member_keys()
+}
+
+fn encode_record(record: &Record) -> Vec<u8> {
+    codec::encode_record(record, &keys()).unwrap()
+}
+
+fn encode_record_into(record: &Record, out: &mut Vec<u8>) {
+    codec::encode_record_into(record, &keys(), out).unwrap();
+}
+
+fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
+    codec::decode_record(bytes, &keys())
+}
+
+fn encode_member(member: &Member) -> Vec<u8> {
+    codec::encode_member(member, &keys()).unwrap()
+}
+
+fn decode_member(bytes: &[u8]) -> Result<Member, CodecError> {
+    codec::decode_member(bytes, &keys())
+}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
@@ -75,7 +105,7 @@ fn every_setting_of_a_subscription_comes_back() {
     for auth in auths {
         let subscription = Subscription { auth, ..full.clone() };
         let events = vec![SubscriptionUpdated { subscription }.into()];
-        let record = Record { tenant: TENANT, time: NOW, member: None, key: None, events };
+        let record = Record { tenant: TENANT, time: NOW, member: None, key_slot: KeySlot::NONE, key: None, events };
         assert_eq!(decode_record(&encode_record(&record)), Ok(record));
     }
 }
@@ -98,6 +128,61 @@ fn every_kind_comes_back() {
     }
 }
 
+fn check_golden(golden: &mut String, append: bool, name: &str, record: &Record) {
+    let known = golden.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    match known {
+        Some(known) => {
+            assert_eq!(decode_record(&unhex(known)).as_ref(), Ok(record), "{name} is read");
+            assert_eq!(hex(&encode_record(record)), known, "{name} is written");
+        }
+        None => {
+            assert!(append, "{name} has no line: see the head of this file");
+            writeln!(golden, "{name} {}", hex(&encode_record(record))).unwrap();
+        }
+    }
+}
+
+/// What the words of a member's personal fields are found in.
+fn is_legible(bytes: &[u8]) -> bool {
+    let words = ["ana@example.com", "40720005123", "Ana", "ro-RO"];
+    words.iter().any(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()))
+}
+
+#[test]
+fn personal_fields_are_sealed_until_their_key_is_destroyed() {
+    let keys = keys();
+    let slot = KeySlot(3);
+    let personal = [EventType::MemberCreated, EventType::MemberUpdated];
+    let records = personal.map(|kind| {
+        let mut record = Record { key_slot: slot, ..sample(kind) };
+        if let Event::MemberUpdated(event) = &mut record.events[0] {
+            (event.identifiers, event.profile) = (identifiers(), profile());
+        }
+        record
+    });
+    let rows = [sample_member()].map(|member| Member { key_slot: slot, ..member });
+    let sealed = records.each_ref().map(|record| codec::encode_record(record, &keys).unwrap());
+    let sealed_rows = rows.each_ref().map(|member| codec::encode_member(member, &keys).unwrap());
+    assert!(is_legible(&codec::encode_record(&sample(EventType::MemberCreated), &keys).unwrap()), "the words are its");
+    assert!(!sealed.iter().chain(&sealed_rows).any(|bytes| is_legible(bytes)));
+    for (record, bytes) in records.iter().zip(&sealed) {
+        assert_eq!(codec::decode_record(bytes, &keys).as_ref(), Ok(record));
+        assert_eq!(&codec::encode_record(record, &keys).unwrap(), bytes, "the same each time");
+        let other = Record { key_slot: KeySlot(4), ..record.clone() };
+        let of_another = codec::encode_record(&other, &keys).unwrap();
+        assert!(!of_another.ends_with(&bytes[bytes.len() - 16..]), "each member has its own key");
+    }
+    keys.destroy(slot).unwrap();
+    for (record, bytes) in records.iter().zip(&sealed) {
+        let erased = record.impersonal().unwrap();
+        assert!(!erased.events[0].is_personal());
+        assert_eq!(codec::decode_record(bytes, &keys), Ok(erased), "all but the personal fields is what it was");
+        assert!(codec::encode_record(record, &keys).is_err());
+    }
+    let erased = Member { identifiers: vec![], profile: Profile::default(), ..rows[0].clone() };
+    assert_eq!(codec::decode_member(&sealed_rows[0], &keys), Ok(erased));
+}
+
 #[test]
 fn old_records_are_read() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/records-v1.txt");
@@ -105,16 +190,10 @@ fn old_records_are_read() {
     let append = std::env::var("PUNCHLINE_GOLDEN").as_deref() == Ok("append");
     for &kind in EventType::ALL {
         let record = sample(kind);
-        let known = golden.lines().find_map(|line| line.strip_prefix(kind.as_str())?.strip_prefix(' '));
-        match known {
-            Some(known) => {
-                assert_eq!(decode_record(&unhex(known)).as_ref(), Ok(&record), "{} is read", kind.as_str());
-                assert_eq!(hex(&encode_record(&record)), known, "{} is written", kind.as_str());
-            }
-            None => {
-                assert!(append, "{} has no line: see the head of this file", kind.as_str());
-                writeln!(golden, "{} {}", kind.as_str(), hex(&encode_record(&record))).unwrap();
-            }
+        check_golden(&mut golden, append, kind.as_str(), &record);
+        if kind == EventType::MemberCreated {
+            let sealed = Record { key_slot: KeySlot(300), ..record };
+            check_golden(&mut golden, append, "member.created#sealed", &sealed);
         }
     }
     if append {
@@ -147,6 +226,8 @@ fn sample_member() -> Member {
         tenant: TENANT,
         identifiers: identifiers(),
         profile: profile(),
+        key_slot: KeySlot(3),
+        erased_at: None,
         blocked: Some(String::new()),
         coins: Coins(i64::MAX),
         cards: vec![card("a", vec![progress("tea"), progress("coffee")], vec![used]), card("b", vec![], vec![])],
@@ -179,7 +260,9 @@ fn sample_delivery_state() -> DeliveryState {
 fn rows_come_back() {
     let plain =
         Member { blocked: None, cards: vec![], profile: Profile::default(), entries_tail: vec![], ..sample_member() };
-    for member in [sample_member(), plain] {
+    let unsealed = Member { key_slot: KeySlot::NONE, ..sample_member() };
+    let erased = Member { identifiers: vec![], erased_at: Some(NOW), ..plain.clone() };
+    for member in [sample_member(), plain, unsealed, erased] {
         assert_eq!(decode_member(&encode_member(&member)), Ok(member));
     }
     for house in [sample_house(), House::default()] {
@@ -188,7 +271,9 @@ fn rows_come_back() {
     for state in [sample_delivery_state(), DeliveryState::default()] {
         assert_eq!(decode_delivery_state(&encode_delivery_state(&state)), Ok(state));
     }
-    for row in delivery_rows() {
+    let mut sealed = delivery_rows().remove(0);
+    sealed.log[0].key_slot = KeySlot(7);
+    for row in delivery_rows().into_iter().chain([sealed]) {
         assert_eq!(decode_delivery_row(&encode_delivery_row(&row)), Ok(row));
     }
 }
@@ -320,7 +405,8 @@ fn no_earned_event_is_smaller_than_decide_counts_on() {
     };
     let bytes = |events| {
         let key = Some(CommandKey::Consumption("c".into()));
-        encode_record(&Record { tenant: TENANT, time: NOW, member: Some(member(1)), key, events }).len()
+        let (member, key_slot) = (Some(member(1)), KeySlot::NONE);
+        encode_record(&Record { tenant: TENANT, time: NOW, member, key_slot, key, events }).len()
     };
     let alone = bytes(vec![recorded.clone().into()]);
     for event in smallest_earned() {
@@ -417,13 +503,13 @@ fn any_record() -> impl Strategy<Value = Record> {
         "[ab]?".prop_map(|id| Some(CommandKey::Request(id))),
         ("[ab]?", "[ab]?").prop_map(|(source, fact_id)| Some(CommandKey::Fact { source, fact_id })),
     ];
-    let around = (any::<u64>(), any::<bool>(), any::<i64>(), prop::option::of(0u128..3), key);
+    let around = (any::<u64>(), any::<bool>(), any::<i64>(), prop::option::of(0u128..3), any::<u64>(), key);
     (around, first, prop::collection::vec(event, 0..6)).prop_map(
-        |((advertiser, production, time, m, key), first, mut events)| {
+        |((advertiser, production, time, m, slot, key), first, mut events)| {
             events.insert(0, first);
             let environment = if production { Environment::Production } else { Environment::Staging };
             let tenant = Tenant { advertiser: AdvertiserId(advertiser), environment };
-            Record { tenant, time: UnixMillis(time), member: m.map(member), key, events }
+            Record { tenant, time: UnixMillis(time), member: m.map(member), key_slot: KeySlot(slot), key, events }
         },
     )
 }

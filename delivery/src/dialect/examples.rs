@@ -11,7 +11,7 @@ use punchline_engine::dispatch::{
 };
 use punchline_engine::event::*;
 use punchline_engine::id::{AdvertiserId, CampaignId, Environment, MemberId, PunchcardId, RuleId, Sequence, Tenant};
-use punchline_engine::id::{CredentialId, SubscriptionId};
+use punchline_engine::id::{CredentialId, KeySlot, SubscriptionId};
 use punchline_engine::loyalty::campaign::{
     Campaign, Cap, DynamicEvent, EarningRule, Overflow, Punchcard, SkuSelector, StampReward, Validity,
 };
@@ -38,6 +38,7 @@ pub fn description(event_type: EventType) -> &'static str {
         T::CampaignUpdated => "A campaign was changed; what was earned stays as it was earned.",
         T::MemberCreated => "A person joined the programme.",
         T::MemberUpdated => "A member's identifiers or profile changed.",
+        T::MemberErased => "A member's personal fields were erased: drop yours of that id.",
         T::MemberBlocked => "A member earns nothing until unblocked.",
         T::MemberUnblocked => "A member earns again.",
         T::MemberJoinedCampaign => "A member got a card: takes part in a campaign.",
@@ -78,7 +79,15 @@ pub fn description(event_type: EventType) -> &'static str {
 #[must_use]
 pub fn recorded(event: &Event) -> Recorded<'_> {
     let tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
-    Recorded { sequence: SEQUENCE, cause: CAUSE, time: at("2025-04-25T12:34:01Z"), tenant, member: None, event }
+    Recorded {
+        sequence: SEQUENCE,
+        cause: CAUSE,
+        time: at("2025-04-25T12:34:01Z"),
+        tenant,
+        member: None,
+        key_slot: KeySlot::NONE,
+        event,
+    }
 }
 
 /// An example of an event of this kind.
@@ -109,6 +118,7 @@ pub fn example(event_type: EventType) -> Event {
             changed: vec!["profile.locale".into()],
         }
         .into(),
+        T::MemberErased => MemberErased { member_id }.into(),
         T::MemberBlocked => MemberBlocked { member_id, reason: "suspected of fraud".into() }.into(),
         T::MemberUnblocked => MemberUnblocked { member_id }.into(),
         T::MemberJoinedCampaign => MemberJoinedCampaign { member_id, campaign_id }.into(),

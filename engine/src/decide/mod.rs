@@ -139,6 +139,13 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             }
             vec![MemberUnblocked { member_id: *member_id }.into()]
         }
+        Action::EraseMember { member_id } => {
+            let found = set.member.ok_or(Rejection::MemberNotFound(*member_id))?;
+            if found.erased_at.is_some() {
+                return Ok(Decision::Already(found.as_of));
+            }
+            vec![MemberErased { member_id: *member_id }.into()]
+        }
         Action::JoinCampaign { member_id, campaign_id } => {
             let member = member(*member_id)?;
             if member.card(campaign_id).is_some() {
@@ -328,8 +335,11 @@ fn once_before(sequence: Sequence, record: &Record, action: &Action) -> Result<D
     if same { Ok(Decision::Already(sequence)) } else { Err(Rejection::IdReused { what, id: id.clone() }) }
 }
 
-/// Refuses a member who is another one by now.
+/// Refuses a member who is nobody, or another one, by now.
 fn live(member: &Member) -> Result<(), Rejection> {
+    if member.erased_at.is_some() {
+        return Err(Rejection::MemberErased(member.id));
+    }
     match member.merged_into {
         Some(into) => Err(Rejection::MemberMerged { member: member.id, into }),
         None => Ok(()),
@@ -377,6 +387,12 @@ fn check_etag(given: Option<&str>, version: u64) -> Result<(), Rejection> {
 /// made itself, ids and sealed secrets, differs each time and is left out.
 fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result<(), Rejection> {
     let same = match (&first.events[0], action) {
+        // A member has identifiers until it is erased: then what was asked for the first time is not known.
+        (Event::MemberCreated(e), Action::RegisterMember { .. } | Action::IdentifyMember { .. })
+            if e.identifiers.is_empty() =>
+        {
+            return Err(Rejection::MemberErased(e.member_id));
+        }
         (Event::MemberCreated(e), Action::RegisterMember { identifiers, profile, registration_source, join, .. }) => {
             let joined = first.events[1..].iter().filter_map(|event| match event {
                 Event::MemberJoinedCampaign(e) => Some(&e.campaign_id),

@@ -67,6 +67,11 @@ macro_rules! packed_events {
                 /// The member.
                 member_id: MemberId,
             }
+            /// A member's personal fields were erased, here and in all that was written before.
+            MemberErased = "member.erased" {
+                /// The member: the id stays, as whose the balances are.
+                member_id: MemberId,
+            }
             /// A member got a card: takes part in a campaign.
             MemberJoinedCampaign = "member.joined_campaign" {
                 /// The member.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use punchline_engine::command::{Action, Command};
 use punchline_engine::decide::{self, Decision, WorkingSet, decide, resolve};
 use punchline_engine::event::{CommandKey, Event, Record};
-use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine, Receipt};
 use punchline_engine::loyalty::item::{self, Item, ItemKey};
@@ -110,7 +110,8 @@ impl World {
             Event::MemberCreated(e) => Some(e.member_id),
             _ => member_id,
         };
-        let record = Record { tenant, time: self.now, member, key, quiet: command.is_quiet(), events: events.clone() };
+        let (time, key_slot, quiet) = (self.now, KeySlot::NONE, command.is_quiet());
+        let record = Record { tenant, time, member, key_slot, key, quiet, events: events.clone() };
         self.apply(record);
         Ok(events)
     }
@@ -138,6 +139,7 @@ impl World {
                     self.owners.retain(|identifier, _| !member.identifiers.contains(identifier));
                 }
                 member.apply(&recorded);
+                self.owners.retain(|identifier, owner| *owner != member.id || member.identifiers.contains(identifier));
                 self.owners.extend(member.identifiers.iter().map(|i| (i.clone(), member.id)));
             }
         }

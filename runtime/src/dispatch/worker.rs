@@ -267,7 +267,8 @@ impl Worker {
                     continue;
                 }
                 self.lanes.offer(sequence, member);
-                if self.lanes.is_without_row(sequence) {
+                // What is personal is read again, since its member may be erased until then.
+                if self.lanes.is_without_row(sequence) && !recorded.event.is_personal() {
                     self.events.insert(sequence, event);
                 }
             }
@@ -454,8 +455,10 @@ impl Worker {
             response: if report.outcome == Outcome::Delivered {
                 Vec::new()
             } else {
-                report.response_snippet.iter().copied().take(RESPONSE_KEPT_BYTES_MAX).collect()
+                let kept = &report.response_snippet[..report.response_snippet.len().min(RESPONSE_KEPT_BYTES_MAX)];
+                self.shared.feed.keys().seal_response(recorded.key_slot, kept)
             },
+            key_slot: recorded.key_slot,
         };
         self.shared.log.record(|| logged(self.id, &recorded, &done, report));
         let turned = match endpoint_answered(report) {
@@ -700,6 +703,7 @@ fn logged(id: SubscriptionId, recorded: &Recorded<'_>, done: &Done, report: &Att
             Outcome::AbortedByReceiver => LoggedOutcome::AbortedByReceiver,
         },
         response: report.response_snippet.clone(),
+        key_slot: recorded.key_slot,
     }
 }
 

@@ -27,6 +27,7 @@ pub fn member(member: &Member) -> v1::Member {
         created_at: Some(timestamp(member.created_at)),
         updated_at: Some(timestamp(member.updated_at)),
         etag: member.as_of.to_string(),
+        erased_at: member.erased_at.map(timestamp),
     }
 }
 

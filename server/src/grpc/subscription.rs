@@ -9,7 +9,7 @@ use punchline_engine::command::Action;
 use punchline_engine::dispatch::subscription::{SignatureScheme, bit};
 use punchline_engine::dispatch::{Subscription, SubscriptionState};
 use punchline_engine::event::{Event, EventType, Recorded};
-use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{KeySlot, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry};
 use punchline_proto::v1;
 use punchline_proto::v1::subscription_service_server::SubscriptionService;
@@ -87,7 +87,15 @@ impl Api {
 
     fn example<'a>(&self, tenant: Tenant, event: &'a Event) -> Recorded<'a> {
         let time = self.state.node.clock().now();
-        Recorded { sequence: EXAMPLE_SEQUENCE, cause: EXAMPLE_SEQUENCE, time, tenant, member: None, event }
+        Recorded {
+            sequence: EXAMPLE_SEQUENCE,
+            cause: EXAMPLE_SEQUENCE,
+            time,
+            tenant,
+            member: None,
+            key_slot: KeySlot::NONE,
+            event,
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Running {
             members_cached: 1_024,
             delivery_log: AttemptLimits { bytes_max: 1 << 20, keep_ms: 3_600_000 },
         };
-        let node = Arc::new(Node::open(dir.path().join("data"), options).expect("opens"));
+        let node = Arc::new(Node::open(dir.path().join("data"), &[7; 32], options).expect("opens"));
         let state = Arc::new(State::new(node, OPERATOR, &[7; 32], None).with_grpc_limit(per_minute));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");

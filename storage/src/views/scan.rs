@@ -38,7 +38,7 @@ impl Views {
         let mut found = BTreeMap::new();
         for (key, row) in self.rows.scan(Table::Members, &from, limit)? {
             if key.starts_with(&prefix) {
-                let member = codec::decode_member(&row).map_err(damaged(Table::Members, &key))?;
+                let member = codec::decode_member(&row, &self.keys).map_err(damaged(Table::Members, &key))?;
                 found.insert(member.id, member);
             }
         }
