@@ -20,6 +20,7 @@ use crate::id::{
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Line;
+use crate::loyalty::fact_type::FactType;
 use crate::loyalty::member::{CapUse, Identifier, Profile};
 use crate::loyalty::tenant::{Credential, SealedSecret};
 use crate::quantity::{Coins, Points, Stamps};
@@ -136,6 +137,18 @@ pub struct RowState {
 /// one of the same name, ours is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json(pub std::sync::Arc<str>);
+
+impl Json {
+    /// `{}`.
+    pub fn empty() -> Json {
+        Json("{}".into())
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        &*self.0 == "{}"
+    }
+}
 
 /// Names of fields that are told beside a fact's own.
 const TOLD_BESIDE: [&str; 8] =
@@ -571,9 +584,12 @@ events! {
         member_id: Option<MemberId>,
         /// When it happened, as reported.
         occurred_at: UnixMillis,
-        /// What it says.
+        /// What it says, but for what is personal.
         #[serde(flatten)]
         properties: Json,
+        /// What it says that is personal, by its type's schema: told with the rest, kept apart from it.
+        #[serde(flatten)]
+        personal: Json,
     }
     /// A new signing secret; the one before stays valid until `previous_until`.
     SubscriptionSecretRotated = "subscription.secret_rotated" {
@@ -613,6 +629,11 @@ events! {
         subscription_id: SubscriptionId,
         /// Which.
         sequences: Vec<Sequence>,
+    }
+    /// A type of facts was registered, or registered anew.
+    FactTypeRegistered = "fact_type.registered" {
+        /// All of it, as it is now.
+        fact_type: FactType,
     }
 }
 

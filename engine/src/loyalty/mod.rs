@@ -9,6 +9,7 @@
 pub mod campaign;
 pub mod consumption;
 pub mod fact;
+pub mod fact_type;
 pub mod ledger;
 pub mod member;
 pub mod punchcard;

@@ -1,4 +1,4 @@
-//! The directory: advertisers, their keys, campaigns and subscriptions. Small, and always in memory.
+//! The directory: advertisers, their keys, campaigns, fact types and subscriptions. Small, and always in memory.
 //!
 //! # Invariants
 //!
@@ -14,6 +14,7 @@ use crate::dispatch::{Subscription, SubscriptionState};
 use crate::event::{Event, Recorded};
 use crate::id::{AdvertiserId, CampaignId, CredentialId, Environment, Sequence, SubscriptionId, Tenant};
 use crate::loyalty::campaign::Campaign;
+use crate::loyalty::fact_type::FactType;
 use crate::time::UnixMillis;
 
 /// Most advertisers of one server: the directory is kept in memory.
@@ -96,6 +97,8 @@ pub struct TenantConfig {
     pub credentials: BTreeMap<CredentialId, Credential>,
     /// Campaigns.
     pub campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
+    /// Types of facts that were registered, by name.
+    pub fact_types: BTreeMap<String, Arc<FactType>>,
     /// Standing orders.
     pub subscriptions: BTreeMap<SubscriptionId, SubscriptionEntry>,
 }
@@ -162,6 +165,7 @@ pub fn concerns_directory(event: &Event) -> bool {
             | Event::CredentialRevoked(_)
             | Event::CampaignCreated(_)
             | Event::CampaignUpdated(_)
+            | Event::FactTypeRegistered(_)
             | Event::SubscriptionCreated(_)
             | Event::SubscriptionUpdated(_)
             | Event::SubscriptionDeleted(_)
@@ -187,6 +191,9 @@ impl TenantConfig {
             }
             Event::CampaignUpdated(e) => {
                 self.campaigns.insert(e.campaign.id.clone(), Arc::new(e.campaign.clone()));
+            }
+            Event::FactTypeRegistered(e) => {
+                self.fact_types.insert(e.fact_type.name.clone(), Arc::new(e.fact_type.clone()));
             }
             Event::SubscriptionCreated(e) => {
                 let entry = SubscriptionEntry {

@@ -363,6 +363,7 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
                 member_id: e.member_id.map(|MemberId(id)| uuid_bytes(&id)),
                 occurred_at_ms: e.occurred_at.0,
                 properties: e.properties.0.to_string(),
+                personal: if e.personal.is_empty() { Vec::new() } else { e.personal.0.as_bytes().to_vec() },
             })
         }
         Event::SubscriptionSecretRotated(e) => W::SubscriptionSecretRotated(wire::SubscriptionSecretRotated {
@@ -388,6 +389,9 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             subscription_id: uuid_bytes(&e.subscription_id.0),
             sequences: e.sequences.iter().map(|s| s.0).collect(),
         }),
+        Event::FactTypeRegistered(e) => {
+            W::FactTypeRegistered(wire::FactTypeRegistered { fact_type: Some(fact_type_to_wire(&e.fact_type)) })
+        }
     }
 }
 
@@ -595,6 +599,7 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
                 member_id: e.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?,
                 occurred_at: UnixMillis(e.occurred_at_ms),
                 properties: Json(e.properties.into()),
+                personal: personal(e.personal)?,
             })
         }
         W::SubscriptionSecretRotated(e) => Event::SubscriptionSecretRotated(SubscriptionSecretRotated {
@@ -623,7 +628,18 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
             sequences: e.sequences.into_iter().map(Sequence).collect(),
         }),
+        W::FactTypeRegistered(e) => Event::FactTypeRegistered(FactTypeRegistered {
+            fact_type: fact_type_from_wire(required("fact_type", e.fact_type)?),
+        }),
     })
+}
+
+fn personal(bytes: Vec<u8>) -> Result<Json, CodecError> {
+    if bytes.is_empty() {
+        return Ok(Json::empty());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| CodecError::invalid("personal", "must be UTF-8"))?;
+    Ok(Json(text.into()))
 }
 
 fn campaign(campaign: Option<wire::Campaign>) -> Result<punchline_engine::loyalty::campaign::Campaign, CodecError> {
