@@ -12,6 +12,7 @@ use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Consumption;
 use crate::loyalty::coupon::CouponBook;
 use crate::loyalty::fact::Fact;
+use crate::loyalty::fact_type::FactType;
 use crate::loyalty::item::ItemKey;
 use crate::loyalty::job::{Job, Run};
 use crate::loyalty::ledger::Currency;
@@ -367,6 +368,13 @@ pub enum Action {
         /// All of it.
         campaign: Campaign,
         /// What the caller believes to replace.
+        etag: Option<String>,
+    },
+    /// Register a type of facts, or register it anew; its version is ignored.
+    RegisterFactType {
+        /// All of it.
+        fact_type: FactType,
+        /// What the caller believes to replace; `0` where it believes that there is none.
         etag: Option<String>,
     },
     /// Place a standing order.

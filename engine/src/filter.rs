@@ -92,6 +92,7 @@ mod tests {
             fact_type: "wallet_pass.installed".into(),
             member_id: None,
             occurred_at: UnixMillis(0),
+            personal: Json(r#"{"email":"a@b"}"#.into()),
             properties: Json(r#"{"platform":"ios","tags":["a","b"],"n":2.5}"#.into()),
         }
         .into();
@@ -106,6 +107,7 @@ mod tests {
             ("has(event.data.platform) && event.data.platform == 'ios'", false, true),
             ("event.data.tags.exists(t, t == 'b')", false, true),
             ("event.data.n > 2.0", false, true),
+            ("event.data.email == 'a@b'", false, true),
             ("event.member_id != ''", true, true),
             ("event.time_ms < 2000", true, true),
             ("event.type.matches('^points[.]')", true, false),

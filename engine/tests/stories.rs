@@ -9,6 +9,7 @@ use punchline_engine::event::{Event, EventType};
 use punchline_engine::id::{AdvertiserId, Environment, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::{Campaign, EarningRule, Overflow, Punchcard};
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::loyalty::member::{Identifier, Profile};
 use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope, SealedSecret};
@@ -52,6 +53,38 @@ fn consumptions_are_checked_in_order() {
         c2 9,1 2026-09-01T10:00:00Z coffee   => 10 points, 0 coins, 1 stamps
         ",
     );
+}
+
+#[test]
+fn a_type_of_facts_is_registered_version_by_version() {
+    let mut world = World::new();
+    let register = |schema: &str, etag: Option<&str>| Action::RegisterFactType {
+        fact_type: FactType {
+            name: "fitting.booked".into(),
+            description: String::new(),
+            schema: schema.into(),
+            version: 99,
+        },
+        etag: etag.map(str::to_owned),
+    };
+    let (first, second) = (r#"{"type":"object"}"#, r#"{"required":["shop"]}"#);
+    for (schema, etag, expected) in [
+        (first, Some("1"), Err("ETAG_MISMATCH")),
+        (first, Some("0"), Ok(Some(1))),
+        (first, Some("0"), Err("ETAG_MISMATCH")),
+        (first, None, Ok(None)),
+        (second, Some("1"), Ok(Some(2))),
+        (first, None, Ok(Some(3))),
+        ("[]", None, Err("INVALID_SCHEMA")),
+    ] {
+        let told = world.submit(register(schema, etag)).map(|events| match &events[..] {
+            [Event::FactTypeRegistered(event)] => Some(event.fact_type.version),
+            _ => None,
+        });
+        assert_eq!(told.as_ref().map_err(Rejection::reason), expected.as_ref().map_err(|reason| *reason), "{schema} {etag:?}");
+    }
+    let known = &world.directory.tenant(TENANT).expect("there").fact_types["fitting.booked"];
+    assert_eq!((known.schema.as_str(), known.version), (first, 3));
 }
 
 #[test]

@@ -21,6 +21,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
@@ -206,6 +207,17 @@ impl Auth {
         let tenant = found.ok_or_else(Refused::invalid_credentials)?;
         self.write_keys.insert(id, tenant);
         Ok(tenant)
+    }
+
+    /// Who calls, and for whom, by the headers of the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::caller_of`].
+    pub fn caller_by(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
+        // A value that is no text is as good as a wrong one.
+        let text = |key: &str| headers.get(key).map(|value| value.to_str().unwrap_or(""));
+        self.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
     }
 
     /// Who calls, by the value of the `authorization` header, and for whom.

@@ -58,6 +58,8 @@ pub type Randomness = fn(&mut [u8]);
 pub enum Sealed {
     /// Identifiers and profile.
     Person,
+    /// What is personal of a fact.
+    Fact,
     /// The body that a subscriber answered with.
     Response,
 }
@@ -66,6 +68,7 @@ impl Sealed {
     fn associated_data(self) -> &'static [u8] {
         match self {
             Sealed::Person => b"person",
+            Sealed::Fact => b"fact",
             Sealed::Response => b"response",
         }
     }

@@ -209,6 +209,19 @@ fn a_write_key_is_read_as_one() {
     assert_eq!(decode_record(&encode_record(&record)), Ok(record));
 }
 
+#[test]
+fn what_is_personal_of_a_fact_comes_back() {
+    let mut record = sample(EventType::FactPublished);
+    let Event::FactPublished(fact) = &mut record.events[0] else { panic!("another kind") };
+    fact.personal = Json(r#"{"email":"ana@example.com"}"#.into());
+    let bytes = encode_record(&record);
+    assert_eq!(decode_record(&bytes), Ok(record));
+    // A field of its own, so that it can be sealed apart from the rest: number 7, bytes.
+    let text = br#"{"email":"ana@example.com"}"#;
+    let field = [&[7 << 3 | 2, text.len() as u8][..], text].concat();
+    assert!(bytes.windows(field.len()).any(|window| window == field));
+}
+
 fn sample_member() -> Member {
     let card = |id: &str, punchcards, cap_uses| Card {
         campaign_id: id.parse().unwrap(),

@@ -16,6 +16,7 @@ use punchline_engine::loyalty::campaign::{
     Campaign, Cap, DynamicEvent, EarningRule, Overflow, Punchcard, SkuSelector, StampReward, Validity,
 };
 use punchline_engine::loyalty::consumption::Line;
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
@@ -72,6 +73,7 @@ pub fn description(event_type: EventType) -> &'static str {
         T::DeliveryProgressed => "How far deliveries have come.",
         T::DeliveryDeadLettered => "The last attempt failed; the delivery is kept and can be redriven.",
         T::DeadLettersRedriven => "Dead letters were put back to be attempted again.",
+        T::FactTypeRegistered => "A type of facts was registered, or registered anew.",
     }
 }
 
@@ -263,6 +265,7 @@ pub fn example(event_type: EventType) -> Event {
             member_id: Some(member()),
             occurred_at: at("2025-04-25T12:33:58Z"),
             properties: Json(r#"{"platform":"apple"}"#.into()),
+            personal: Json::empty(),
         }
         .into(),
         T::SubscriptionSecretRotated => SubscriptionSecretRotated {
@@ -285,6 +288,15 @@ pub fn example(event_type: EventType) -> Event {
         T::DeadLettersRedriven => {
             DeadLettersRedriven { subscription_id: subscription_id(), sequences: vec![Sequence(987)] }.into()
         }
+        T::FactTypeRegistered => FactTypeRegistered {
+            fact_type: FactType {
+                name: "fitting.booked".into(),
+                description: "A fitting was booked.".into(),
+                schema: r#"{"type":"object","properties":{"shop":{"type":"string"}}}"#.into(),
+                version: 1,
+            },
+        }
+        .into(),
     }
 }
 

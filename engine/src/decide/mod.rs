@@ -31,6 +31,7 @@ use crate::event::*;
 use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, Tenant};
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::fact::{self, Fact, FactReceipt};
+use crate::loyalty::fact_type::{FACT_TYPES_MAX, FactType};
 use crate::loyalty::item::{Item, ItemKey};
 use crate::loyalty::ledger::{Currency, Entry, House};
 use crate::loyalty::member::{CARDS_MAX, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
@@ -270,6 +271,21 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             let campaign = Campaign { version: current.version + 1, ..campaign.clone() };
             vec![CampaignUpdated { campaign }.into()]
         }
+        Action::RegisterFactType { fact_type, etag } => {
+            let current = config.fact_types.get(&fact_type.name);
+            let version = current.map_or(0, |current| current.version);
+            check_etag(etag.as_deref(), version)?;
+            fact_type.validate()?;
+            let FactType { description, schema, .. } = fact_type;
+            match current {
+                Some(current) if (&current.description, &current.schema) == (description, schema) => {
+                    return Ok(Decision::Already(Sequence(0)));
+                }
+                Some(_) => {}
+                None => limit("fact types", config.fact_types.len(), FACT_TYPES_MAX)?,
+            }
+            vec![FactTypeRegistered { fact_type: FactType { version: version + 1, ..fact_type.clone() } }.into()]
+        }
         action => return delivery::decide(set.directory, config, action),
     };
     Ok(Decision::Events(events))
@@ -297,9 +313,10 @@ fn decide_fact(set: &WorkingSet<'_>, command: &Command, fact: &Fact) -> Result<D
     if member_id.is_none() && !fact.identifiers.is_empty() {
         return Err(Rejection::AccountNotFound);
     }
-    let Fact { source, fact_id, fact_type, occurred_at, properties, .. } = fact.clone();
+    let Fact { source, fact_id, fact_type, occurred_at, properties, personal, .. } = fact.clone();
     let occurred_at = occurred_at.unwrap_or(set.now);
-    let mut events = vec![FactPublished { source, fact_id, fact_type, member_id, occurred_at, properties }.into()];
+    let published = FactPublished { source, fact_id, fact_type, member_id, occurred_at, properties, personal };
+    let mut events = vec![published.into()];
     if let Some(member) = member_id.and(set.member) {
         live(member)?;
         events.extend(match fact.fact_type.as_str() {

@@ -27,6 +27,7 @@ use crate::id::{
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Line;
 use crate::loyalty::coupon::CouponBook;
+use crate::loyalty::fact_type::FactType;
 use crate::loyalty::job::{Job, Run};
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::member::{CapUse, Identifier, Profile};
@@ -147,6 +148,7 @@ impl Event {
         match self {
             Event::MemberCreated(e) => !e.identifiers.is_empty() || e.profile != Profile::default(),
             Event::MemberUpdated(e) => !e.identifiers.is_empty() || e.profile != Profile::default(),
+            Event::FactPublished(e) => !e.personal.is_empty(),
             _ => false,
         }
     }
@@ -156,6 +158,7 @@ impl Event {
         let (identifiers, profile) = match self {
             Event::MemberCreated(e) => (&mut e.identifiers, &mut e.profile),
             Event::MemberUpdated(e) => (&mut e.identifiers, &mut e.profile),
+            Event::FactPublished(e) => return e.personal = Json::empty(),
             _ => return,
         };
         (*identifiers, *profile) = (Vec::new(), Profile::default());
@@ -288,6 +291,18 @@ pub struct RowState {
 /// one of the same name, ours is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json(pub std::sync::Arc<str>);
+
+impl Json {
+    /// `{}`.
+    pub fn empty() -> Json {
+        Json("{}".into())
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        &*self.0 == "{}"
+    }
+}
 
 /// Names of fields that are told beside a fact's own.
 const TOLD_BESIDE: [&str; 8] =

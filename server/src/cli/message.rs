@@ -35,7 +35,7 @@ macro_rules! api_messages {
 
 api_messages! {
     Advertiser Attempt Balance Campaign Consumer Credential Delivery DeliveryJob Dialect DropDeadLettersResponse Entry
-    Event EventType Member PunchcardState Receipt Subscription CreateSubscriptionResponse ExplainEntryResponse
+    Event EventType FactType Member PunchcardState Receipt Subscription CreateSubscriptionResponse ExplainEntryResponse
     GetStatusResponse IssueCredentialResponse RotateSecretResponse
     TestSubscriptionResponse
 }

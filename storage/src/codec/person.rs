@@ -3,6 +3,7 @@
 //! What an earlier version wrote stands in plain fields, and is read from there.
 
 use prost::Message;
+use punchline_engine::event::Json;
 use punchline_engine::id::KeySlot;
 use punchline_engine::loyalty::member::{Identifier, Profile};
 use punchline_proto::journal as wire;
@@ -50,4 +51,25 @@ pub(super) fn person_from_wire(
     let within = |e: CodecError| e.within("person");
     let person: wire::Person = parse("Person", &person)?;
     Ok((identifiers_from_wire(person.identifiers).map_err(within)?, profile_from_wire(person.profile).map_err(within)?))
+}
+
+/// What is personal of a fact: sealed where it is about a member with a key, nothing where there is nothing.
+pub(super) fn fact_to_wire(personal: &Json, slot: KeySlot, keys: &MemberKeys) -> Result<Vec<u8>, KeysError> {
+    match personal.0.as_bytes() {
+        _ if personal.is_empty() => Ok(Vec::new()),
+        text if slot == KeySlot::NONE => Ok(text.to_vec()),
+        text => keys.seal(slot, Sealed::Fact, text),
+    }
+}
+
+pub(super) fn fact_from_wire(bytes: &[u8], slot: KeySlot, keys: &MemberKeys) -> Result<Json, CodecError> {
+    let unreadable = |error: KeysError| CodecError::Sealed { field: "personal".into(), why: error.to_string() };
+    let text = match slot {
+        _ if bytes.is_empty() => None,
+        KeySlot::NONE => Some(bytes.to_vec()),
+        _ => keys.open(slot, Sealed::Fact, bytes).map_err(unreadable)?,
+    };
+    let Some(text) = text else { return Ok(Json::empty()) };
+    let text = String::from_utf8(text).map_err(|_| CodecError::invalid("personal", "must be UTF-8"))?;
+    Ok(Json(text.into()))
 }

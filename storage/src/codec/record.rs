@@ -14,7 +14,7 @@ use wire::event::Kind as W;
 
 use super::CodecError;
 use super::config::*;
-use super::person::{Personal, person_from_wire, person_to_wire};
+use super::person::{Personal, fact_from_wire, fact_to_wire, person_from_wire, person_to_wire};
 use super::rows::{
     breaker_from_wire, breaker_to_wire, cap_use_from_wire, cap_use_to_wire, delivery_row_from_wire,
     delivery_row_to_wire, job_from_wire, job_to_wire,
@@ -367,6 +367,7 @@ fn event_to_wire(around: &Around<'_>, event: &Event, slot: KeySlot, keys: &Membe
                 member_id: e.member_id.map(|MemberId(id)| uuid_bytes(&id)),
                 occurred_at_ms: e.occurred_at.0,
                 properties: e.properties.0.to_string(),
+                personal: fact_to_wire(&e.personal, slot, keys)?,
             })
         }
         Event::SubscriptionSecretRotated(e) => W::SubscriptionSecretRotated(wire::SubscriptionSecretRotated {
@@ -392,6 +393,9 @@ fn event_to_wire(around: &Around<'_>, event: &Event, slot: KeySlot, keys: &Membe
             subscription_id: uuid_bytes(&e.subscription_id.0),
             sequences: e.sequences.iter().map(|s| s.0).collect(),
         }),
+        Event::FactTypeRegistered(e) => {
+            W::FactTypeRegistered(wire::FactTypeRegistered { fact_type: Some(fact_type_to_wire(&e.fact_type)) })
+        }
     })
 }
 
@@ -600,6 +604,7 @@ fn event_from_wire(around: &Around<'_>, kind: W, slot: KeySlot, keys: &MemberKey
                 member_id: e.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?,
                 occurred_at: UnixMillis(e.occurred_at_ms),
                 properties: Json(e.properties.into()),
+                personal: fact_from_wire(&e.personal, slot, keys)?,
             })
         }
         W::SubscriptionSecretRotated(e) => Event::SubscriptionSecretRotated(SubscriptionSecretRotated {
@@ -627,6 +632,9 @@ fn event_from_wire(around: &Around<'_>, kind: W, slot: KeySlot, keys: &MemberKey
         W::DeadLettersRedriven(e) => Event::DeadLettersRedriven(DeadLettersRedriven {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
             sequences: e.sequences.into_iter().map(Sequence).collect(),
+        }),
+        W::FactTypeRegistered(e) => Event::FactTypeRegistered(FactTypeRegistered {
+            fact_type: fact_type_from_wire(required("fact_type", e.fact_type)?),
         }),
     })
 }

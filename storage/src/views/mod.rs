@@ -367,6 +367,7 @@ impl Views {
             Event::AdvertiserCreated(_)
             | Event::CampaignCreated(_)
             | Event::CampaignUpdated(_)
+            | Event::FactTypeRegistered(_)
             | Event::FactPublished(_) => {}
             _ => {
                 if let Some(id) = recorded.member {

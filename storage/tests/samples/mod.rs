@@ -11,6 +11,7 @@ use punchline_engine::event::*;
 use punchline_engine::id::{AdvertiserId, Environment, JobId, KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::Line;
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{CapUse, Identifier, IdentifierKind, Profile};
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
@@ -335,6 +336,7 @@ pub fn sample(kind: EventType) -> Record {
             member_id: Some(member_id),
             occurred_at: NOW,
             properties: Json(r#"{"n":1.5}"#.into()),
+            personal: Json::empty(),
         }
         .into(),
         EventType::SubscriptionSecretRotated => {
@@ -356,6 +358,15 @@ pub fn sample(kind: EventType) -> Record {
             DeadLettersRedriven { subscription_id, sequences: vec![Sequence(104), Sequence(3), Sequence(u64::MAX)] }
                 .into()
         }
+        EventType::FactTypeRegistered => FactTypeRegistered {
+            fact_type: FactType {
+                name: "fitting.booked".into(),
+                description: "A fitting was booked".into(),
+                schema: r#"{"type":"object"}"#.into(),
+                version: 2,
+            },
+        }
+        .into(),
     };
     let name = kind.as_str();
     let derived = matches!(name.split('.').next(), Some("consumption" | "points" | "punchcard"));
