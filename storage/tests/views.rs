@@ -239,5 +239,15 @@ fn dead_letters_that_are_redriven_or_dropped() {
         dies 5 6
         drop 6 5
         ",
+    )); // Neither was dead when it was to be dropped, and then it died: the row says so before the drop is folded.
+    check(&of_deliveries(
+        "
+        waits 5 6
+        drop 5 6
+        arrives 7
+        dies 5
+        drop 5
+        dies 6
+        ",
     ));
 }
