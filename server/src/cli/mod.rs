@@ -24,6 +24,8 @@ mod members;
 mod message;
 pub(crate) mod output;
 mod progress;
+#[cfg(test)]
+mod scripted;
 mod subscriptions;
 mod webhooks;
 
