@@ -364,11 +364,23 @@ impl Worker {
 
     fn job_advanced(&mut self, advanced: super::job::Advanced) {
         match advanced {
-            super::job::Advanced::PutBack(rows, were_dead) => self.put_back(rows, were_dead),
+            super::job::Advanced::PutBack(rows, were_dead) => {
+                self.put_back(rows, were_dead);
+                self.let_go_of_job();
+            }
             super::job::Advanced::Ended(id) => {
                 self.jobs.retain(|job| job.id != id);
                 self.job = None;
             }
+        }
+    }
+
+    /// Drops a job that somebody ended, between two of its steps: what a step puts back in the journal belongs
+    /// into the lanes as well.
+    fn let_go_of_job(&mut self) {
+        let is_over = |run: &JobRun| !run.is_at_work() && !self.jobs.iter().any(|job| run.is_of(job));
+        if self.job.as_ref().is_some_and(is_over) {
+            self.job = None;
         }
     }
 
@@ -433,10 +445,8 @@ impl Worker {
                 sequences.into_iter().for_each(|sequence| self.lanes.drop_dead(sequence));
             }
             Control::Jobs(jobs) => {
-                if self.job.as_ref().is_some_and(|run| !jobs.iter().any(|job| run.is_of(job))) {
-                    self.job = None;
-                }
                 self.jobs = jobs;
+                self.let_go_of_job();
             }
             Control::RetryNow(sequence, answer) => {
                 let before = self.lanes.row(sequence).map(|row| row.state);
