@@ -66,6 +66,7 @@ struct State {
     faults: Faults,
     syncs: u64,
     appends: u64,
+    reopens: u64,
     full: bool,
     power_lost: bool,
 }
@@ -149,6 +150,7 @@ impl fmt::Debug for State {
             .field("faults", &self.faults)
             .field("syncs", &self.syncs)
             .field("appends", &self.appends)
+            .field("reopens", &self.reopens)
             .field("full", &self.full)
             .field("power_lost", &self.power_lost)
             .finish_non_exhaustive()
@@ -207,6 +209,11 @@ impl MemoryDisk {
     /// How many appends have been begun.
     pub fn append_count(&self) -> u64 {
         self.state().appends
+    }
+
+    /// How many times the journal was to be opened again after a failure.
+    pub fn reopen_count(&self) -> u64 {
+        self.state().reopens
     }
 
     /// Whether the power has gone.
@@ -429,6 +436,7 @@ impl Journal for MemoryJournal {
         let mut state = self.disk.state();
         let from = |source| JournalError::from_io(path(), source);
         tail.stopped = true;
+        state.reopens += 1;
         state.room().map_err(from)?;
         state.journal.write(JournalOp::CutAfter(tail.head));
         state.count_sync().map_err(from)?;

@@ -413,6 +413,10 @@ impl Views {
 
     fn apply_progress(&mut self, recorded: &Recorded<'_>, id: SubscriptionId, progress: &DeliveryProgress) {
         let Some(state) = self.newer_state(recorded, id) else { return };
+        // Applied again after a crash, a drop takes a death that comes after it for one that came before.
+        for row in progress.rows.iter().filter(|row| !row.state.is_settled()) {
+            state.finished.retain(|finished| *finished != row.sequence);
+        }
         let forgotten = state.apply(progress);
         for row in &progress.rows {
             let key = keys::delivery(id, row.sequence);
