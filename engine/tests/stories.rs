@@ -81,7 +81,11 @@ fn a_type_of_facts_is_registered_version_by_version() {
             [Event::FactTypeRegistered(event)] => Some(event.fact_type.version),
             _ => None,
         });
-        assert_eq!(told.as_ref().map_err(Rejection::reason), expected.as_ref().map_err(|reason| *reason), "{schema} {etag:?}");
+        assert_eq!(
+            told.as_ref().map_err(Rejection::reason),
+            expected.as_ref().map_err(|reason| *reason),
+            "{schema} {etag:?}"
+        );
     }
     let known = &world.directory.tenant(TENANT).expect("there").fact_types["fitting.booked"];
     assert_eq!((known.schema.as_str(), known.version), (first, 3));

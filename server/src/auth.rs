@@ -21,8 +21,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
 use punchline_engine::loyalty::tenant::{Credential, Directory, Scope};

@@ -37,7 +37,8 @@ use crate::state::State;
 /// Most facts of one batch, whichever door it comes through.
 pub const BATCH_MAX: usize = 1_000;
 /// Compiled schemas of registered types that are remembered; one compilation each is all that forgetting costs.
-const SCHEMAS_CACHED: usize = 500;
+/// At their worst they take 4 MiB each.
+const SCHEMAS_CACHED: usize = 100;
 
 /// The types that are built in, each with its description and schema.
 static BUILT_IN: LazyLock<BTreeMap<&'static str, BuiltIn>> = LazyLock::new(|| {
@@ -238,10 +239,26 @@ mod tests {
             ("fitting.booked", "{}", r#"FACT_SCHEMA_MISMATCH: properties.shop "" is required"#),
             ("redemption.started", r#"{"cost":{"points":500,"own":"x"},"more":[1]}"#, "ok"),
             ("redemption.started", r#"{"cost":null,"reward_id":null}"#, "ok"),
-            ("redemption.started", r#"{"cost":{"points":"x"}}"#, r#"FACT_SCHEMA_MISMATCH: properties.cost.points "x" is not of types "integer", "null""#),
-            ("redemption.started", r#"{"campaign_id":7}"#, r#"FACT_SCHEMA_MISMATCH: properties.campaign_id "7" is not of types "null", "string""#),
-            ("fiting.booked", "{}", r#"UNKNOWN_FACT_TYPE: type "fiting.booked" is neither built in nor registered: the nearest is fitting.booked"#),
-            ("wallet_pas.installed", "{}", r#"UNKNOWN_FACT_TYPE: type "wallet_pas.installed" is neither built in nor registered: the nearest is wallet_pass.installed"#),
+            (
+                "redemption.started",
+                r#"{"cost":{"points":"x"}}"#,
+                r#"FACT_SCHEMA_MISMATCH: properties.cost.points "x" is not of types "null", "integer""#,
+            ),
+            (
+                "redemption.started",
+                r#"{"campaign_id":7}"#,
+                r#"FACT_SCHEMA_MISMATCH: properties.campaign_id "7" is not of types "null", "string""#,
+            ),
+            (
+                "fiting.booked",
+                "{}",
+                r#"UNKNOWN_FACT_TYPE: type "fiting.booked" is neither built in nor registered: the nearest is fitting.booked"#,
+            ),
+            (
+                "wallet_pas.installed",
+                "{}",
+                r#"UNKNOWN_FACT_TYPE: type "wallet_pas.installed" is neither built in nor registered: the nearest is wallet_pass.installed"#,
+            ),
         ] {
             let told = match types.checked(TENANT, &config, fact(name, properties)) {
                 Ok(_) => "ok".to_owned(),

@@ -43,7 +43,8 @@ impl Fact {
     /// Takes the properties of these names out of the rest, as personal ones.
     #[must_use]
     pub fn split(mut self, personal: &[&str]) -> Fact {
-        let Some(mut rest) = fields(&self.properties).filter(|rest| personal.iter().any(|name| rest.contains_key(*name)))
+        let Some(mut rest) =
+            fields(&self.properties).filter(|rest| personal.iter().any(|name| rest.contains_key(*name)))
         else {
             return self;
         };
@@ -220,7 +221,10 @@ mod tests {
         };
         let whole = r#"{"email":"a@b","n":1,"who":{"name":"Ana"}}"#;
         let split = fact(whole, &["who", "email", "phone"]);
-        assert_eq!((&*split.properties.0, &*split.personal.0), (r#"{"n":1}"#, r#"{"who":{"name":"Ana"},"email":"a@b"}"#));
+        assert_eq!(
+            (&*split.properties.0, &*split.personal.0),
+            (r#"{"n":1}"#, r#"{"who":{"name":"Ana"},"email":"a@b"}"#)
+        );
         assert_eq!(fact(whole, &["phone"]).personal, Json::empty());
         let recorded = FactPublished {
             source: split.source.clone(),

@@ -184,7 +184,8 @@ impl Publisher {
                 Err(status) if is_lost(&status) => {
                     self.tally.unanswered += batch.len() as u64;
                     let (first, last) = (batch[0].line, batch[batch.len() - 1].line);
-                    self.progress.note(&format!("no answer to lines {first} to {last}: repeating the file is harmless"));
+                    self.progress
+                        .note(&format!("no answer to lines {first} to {last}: repeating the file is harmless"));
                     return Err(status.into());
                 }
                 Err(status) => vec![Err(status); batch.len()],

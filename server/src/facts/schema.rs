@@ -26,8 +26,11 @@ use serde_json::{Map, Value};
 const SCHEMAS_MAX: usize = 1_000;
 /// How deep they nest: the compiler's stack, and ours.
 const DEPTH_MAX: usize = 32;
-/// Most bytes that a pattern takes, compiled.
-const PATTERN_BYTES_MAX: usize = 256 * 1024;
+/// Most patterns of a schema, and bytes that each takes, compiled: 2 MiB for them all.
+const PATTERNS_MAX: usize = 16;
+const PATTERN_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of what a pattern remembers of its matches.
+const PATTERN_CACHE_BYTES: usize = 128 * 1024;
 /// Marks a property that says who somebody is.
 const PERSONAL: &str = "x-personal";
 /// The names of the drafts whose references are all found by [`Bounds`].
@@ -57,9 +60,9 @@ impl Schema {
 
     /// As [`Schema::compile`], of one that is parsed.
     pub(super) fn of(schema: &Value) -> Result<Schema, InvalidField> {
-        let mut bounds = Bounds { root: schema, left: SCHEMAS_MAX, following: Vec::new() };
+        let mut bounds = Bounds { root: schema, left: SCHEMAS_MAX, patterns_left: PATTERNS_MAX, following: Vec::new() };
         bounds.schema(schema, "schema", 0)?;
-        let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX);
+        let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_CACHE_BYTES);
         let validator = jsonschema::options().offline().with_pattern_options(patterns).build(schema);
         let validator = validator.map_err(|error| {
             let (field, value) = (path("schema", &error), shown(error.instance()));
@@ -135,6 +138,7 @@ fn rule(error: &ValidationError<'_>) -> String {
 struct Bounds<'a> {
     root: &'a Value,
     left: usize,
+    patterns_left: usize,
     /// References that are being followed.
     following: Vec<&'a str>,
 }
@@ -159,6 +163,16 @@ impl<'a> Bounds<'a> {
 
     fn keyword(&mut self, keyword: &str, value: &'a Value, at: &str, depth: usize) -> Result<(), InvalidField> {
         let refuse = |rule: &str| Err(invalid_schema(at, shown(value), rule));
+        let patterns = match (keyword, value) {
+            ("pattern", _) => 1,
+            ("patternProperties", Value::Object(named)) => named.len(),
+            _ => 0,
+        };
+        let patterns_left = self.patterns_left.checked_sub(patterns);
+        self.patterns_left = patterns_left.ok_or_else(|| {
+            let rule = format!("has more than {PATTERNS_MAX} patterns, with what it refers to");
+            invalid_schema("schema", "", rule)
+        })?;
         match (keyword, value) {
             ("const" | "enum" | "default" | "examples" | "required" | "type", _) => Ok(()),
             ("$schema", _) => {
@@ -173,7 +187,9 @@ impl<'a> Bounds<'a> {
                 let of_fact = at.strip_prefix("schema.properties.").is_some() && depth == 1;
                 match value {
                     Value::Bool(_) if of_fact => Ok(()),
-                    Value::Bool(_) => refuse("marks a field of the fact itself, in its own schema, and nothing within one"),
+                    Value::Bool(_) => {
+                        refuse("marks a field of the fact itself, in its own schema, and nothing within one")
+                    }
                     _ => refuse("must be true or false"),
                 }
             }
@@ -259,6 +275,9 @@ mod tests {
             .map(|i| (format!("d{i}"), json!({"$ref": format!("#/$defs/d{}", i + 1)})))
             .chain([("d100".to_owned(), json!({}))])
             .collect();
+        let patterns = |count: usize| -> Map<String, Value> {
+            (0..count).map(|i| (format!("p{i}"), json!({"pattern": "^[A-Z]{2}$"}))).collect()
+        };
         let deep = (0..100).fold(json!({}), |inner, _| json!({"items": inner}));
         for (schema, expected) in [
             (json!({}), "ok"),
@@ -271,24 +290,43 @@ mod tests {
             (json!({"properties": {"a": {"pattern": "("}}}), "schema.properties.a.pattern"),
             (json!({"properties": {"a": {"pattern": "(?=a)"}}}), "schema.properties.a.pattern"),
             (json!({"properties": {"a": {"pattern": "(a{1000}){1000}"}}}), "schema.properties.a.pattern"),
-            (json!({"$ref": "https://example.com/a.json"}), "schema.$ref \"https://example.com/a.json\" must be a pointer"),
+            (
+                json!({"$ref": "https://example.com/a.json"}),
+                "schema.$ref \"https://example.com/a.json\" must be a pointer",
+            ),
             (json!({"items": [{"$ref": "file:///etc/passwd"}]}), "schema.items[0].$ref"),
             (json!({"$ref": "other.json#/$defs/a"}), "schema.$ref"),
             (json!({"$ref": "#"}), "schema.$ref"),
             (json!({"$ref": "#/$defs/a"}), "schema.$ref \"#/$defs/a\" leads nowhere"),
-            (json!({"$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}}), "schema.$defs.a.items.$ref.items.$ref \"#/$defs/a\" leads back"),
+            (
+                json!({"$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}}),
+                "schema.$defs.a.items.$ref.items.$ref \"#/$defs/a\" leads back",
+            ),
             (json!({"$dynamicRef": "#a"}), "schema.$dynamicRef"),
             (json!({"properties": {"a": {"$id": "https://example.com"}}}), "schema.properties.a.$id"),
             (json!({"$schema": "https://example.com/own"}), "schema.$schema"),
             (json!({"$defs": doubling, "$ref": "#/$defs/d0"}), "schema \"\" comes to more than 1000"),
             (json!({"$defs": chain}), "nests deeper"),
             (deep, "nests deeper"),
-            (json!({"properties": {"a": {"x-personal": "yes"}}}), "schema.properties.a.x-personal \"yes\" must be true or false"),
-            (json!({"properties": {"a": {"properties": {"b": {"x-personal": true}}}}}), "marks a field of the fact itself"),
+            (json!({"properties": patterns(16)}), "ok"),
+            (json!({"properties": patterns(17)}), "has more than 16 patterns"),
+            (json!({"properties": patterns(16), "patternProperties": {"^x": {}}}), "has more than 16 patterns"),
+            (
+                json!({"properties": {"a": {"x-personal": "yes"}}}),
+                "schema.properties.a.x-personal \"yes\" must be true or false",
+            ),
+            (
+                json!({"properties": {"a": {"properties": {"b": {"x-personal": true}}}}}),
+                "marks a field of the fact itself",
+            ),
             (json!({"items": {"x-personal": true}}), "schema.items.x-personal"),
         ] {
             let told = told(Schema::of(&schema));
-            let as_expected = if expected == "ok" { told == "ok" } else { told.starts_with("INVALID_SCHEMA: ") && told.contains(expected) };
+            let as_expected = if expected == "ok" {
+                told == "ok"
+            } else {
+                told.starts_with("INVALID_SCHEMA: ") && told.contains(expected)
+            };
             assert!(as_expected, "{schema}: {told}, not {expected}");
         }
     }

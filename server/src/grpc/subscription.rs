@@ -290,7 +290,8 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::ListEventTypesRequest>,
     ) -> Answer<v1::ListEventTypesResponse> {
-        let (_, request) = self.tenant(request, Scope::Read)?;
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let config = self.config(tenant)?;
         let dialects = &self.state.node.rulebook().dialects;
         let names: Vec<&str> = match request.dialect.as_str() {
             "" => dialects.names().chain([target::SEGMENT]).collect(),
@@ -325,7 +326,15 @@ impl SubscriptionService for Api {
         };
         let types = catalogue::event_types();
         let told = types.iter().map(describe).filter(|event_type| !event_type.forms.is_empty());
-        Ok(Response::new(v1::ListEventTypesResponse { event_types: told.collect() }))
+        // Nobody gave an example of what is registered: GetFactType has its schema.
+        let registered = config.fact_types.values().map(|fact_type| v1::EventType {
+            name: fact_type.name.clone(),
+            description: fact_type.description.clone(),
+            ..v1::EventType::default()
+        });
+        let mut event_types: Vec<_> = told.chain(registered.filter(|_| request.dialect.is_empty())).collect();
+        event_types.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Response::new(v1::ListEventTypesResponse { event_types }))
     }
 }
 

@@ -32,6 +32,7 @@ use v1::subscription_service_client::SubscriptionServiceClient;
 use super::serve;
 use crate::state::State;
 
+mod fact;
 mod log;
 
 const OPERATOR: &str = "dev-operator";

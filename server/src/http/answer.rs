@@ -25,23 +25,23 @@ impl IntoResponse for Refused {
 
 /// `{"code","message","details":{}}`.
 pub(super) fn error(refused: &Refused) -> Value {
-        let mut details = Map::new();
-        if let Some(field) = &refused.field {
-            details.insert("field".into(), field.path.clone().into());
-            details.insert("rule".into(), field.rule.clone().into());
+    let mut details = Map::new();
+    if let Some(field) = &refused.field {
+        details.insert("field".into(), field.path.clone().into());
+        details.insert("rule".into(), field.rule.clone().into());
+    }
+    if let Some(resource) = &refused.resource {
+        details.insert("resource".into(), json!({"kind": resource.kind, "name": resource.name}));
+    }
+    match &refused.receipt {
+        // The receipt says what the metadata does, with types.
+        Some(first) => {
+            let field = refused.metadata.iter().find(|(name, _)| *name == "field");
+            details.extend(field.map(|(_, field)| ("field".into(), field.clone().into())));
+            details.insert("receipt".into(), receipt(first));
         }
-        if let Some(resource) = &refused.resource {
-            details.insert("resource".into(), json!({"kind": resource.kind, "name": resource.name}));
-        }
-        match &refused.receipt {
-            // The receipt says what the metadata does, with types.
-            Some(first) => {
-                let field = refused.metadata.iter().find(|(name, _)| *name == "field");
-                details.extend(field.map(|(_, field)| ("field".into(), field.clone().into())));
-                details.insert("receipt".into(), receipt(first));
-            }
-            None => details.extend(refused.metadata.iter().map(|(name, value)| (camel_case(name), value.clone().into()))),
-        }
+        None => details.extend(refused.metadata.iter().map(|(name, value)| (camel_case(name), value.clone().into()))),
+    }
     json!({"code": refused.reason, "message": refused.message, "details": details})
 }
 

@@ -171,11 +171,7 @@ fn raw_consumption(fields: &Fields<'_>) -> Result<RawConsumption, InvalidField> 
 }
 
 /// The items of a list; none where it is absent.
-pub(super) fn list<'a>(
-    fields: &Fields<'a>,
-    name: &str,
-    reason: &'static str,
-) -> Result<Vec<Json<'a>>, InvalidField> {
+pub(super) fn list<'a>(fields: &Fields<'a>, name: &str, reason: &'static str) -> Result<Vec<Json<'a>>, InvalidField> {
     let Some(json) = fields.get(name) else { return Ok(Vec::new()) };
     let refuse = |_| InvalidField::with_reason(reason, name, json.get(), "must be an array");
     serde_json::from_str(json.get()).map_err(refuse)

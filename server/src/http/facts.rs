@@ -141,8 +141,8 @@ fn parse(bytes: &[u8]) -> Result<Given, Refused> {
     if !text.trim_ascii_start().starts_with('[') {
         return Ok(Given::One(fact("body", text)));
     }
-    let items: Vec<RawJson<'_>> = serde_json::from_str(text)
-        .map_err(|_| Refused::field("body", text, "must be a fact, or an array of them"))?;
+    let items: Vec<RawJson<'_>> =
+        serde_json::from_str(text).map_err(|_| Refused::field("body", text, "must be a fact, or an array of them"))?;
     if !(1..=BATCH_MAX).contains(&items.len()) {
         let rule = format!("must be 1 to {BATCH_MAX} facts");
         return Err(Refused::field("body", items.len().to_string(), rule));

@@ -72,7 +72,8 @@ pub(super) async fn run(command: TypesCommand, client: &Client, format: Format) 
 
 fn shown(fact_type: &v1::FactType) -> String {
     let v1::FactType { name, description, schema_json, etag, built_in } = fact_type;
-    let schema = serde_json::from_str(schema_json).map_or_else(|_| schema_json.clone(), |json: Value| format!("{json:#}"));
+    let schema =
+        serde_json::from_str(schema_json).map_or_else(|_| schema_json.clone(), |json: Value| format!("{json:#}"));
     let whence = if *built_in { "built in".to_owned() } else { format!("registered, etag {etag}") };
     harmless_lines(&format!("{name}: {description}\n{whence}\n\n{schema}\n"))
 }

@@ -56,9 +56,18 @@ async fn one_fact() {
     let mut stranger = pass("2");
     stranger["identifiers"] = json!([{"key": "email", "value": "nobody@example.com"}]);
     for (body, expected) in [
-        (fact("1", "wallet_pass.installed", json!({"platform": "google"})), (409, "FACT_EXISTS_WITH_DIFFERENT_CONTENT", "properties")),
-        (fact("2", "wallet_pass.installed", json!({"platform": 1})), (400, "FACT_SCHEMA_MISMATCH", "properties.platform")),
-        (fact("2", "redemption.started", json!({"cost": {"points": "x"}})), (400, "FACT_SCHEMA_MISMATCH", "properties.cost.points")),
+        (
+            fact("1", "wallet_pass.installed", json!({"platform": "google"})),
+            (409, "FACT_EXISTS_WITH_DIFFERENT_CONTENT", "properties"),
+        ),
+        (
+            fact("2", "wallet_pass.installed", json!({"platform": 1})),
+            (400, "FACT_SCHEMA_MISMATCH", "properties.platform"),
+        ),
+        (
+            fact("2", "redemption.started", json!({"cost": {"points": "x"}})),
+            (400, "FACT_SCHEMA_MISMATCH", "properties.cost.points"),
+        ),
         (fact("2", "wallet_pas.installed", json!({})), (400, "UNKNOWN_FACT_TYPE", "type")),
         (fact("2", "points.credited", json!({})), (400, "INVALID_FIELD", "type")),
         (fact("", "wallet_pass.installed", json!({})), (400, "INVALID_FIELD", "factId")),
@@ -121,7 +130,11 @@ async fn senders_are_known_and_limited() {
     let router = server.router(3);
     let operator = format!("Bearer {}", dev::OPERATOR_TOKEN);
     let of = |environment: &'static str| {
-        [("authorization", operator.as_str()), ("punchline-advertiser", "1000000001"), ("punchline-environment", environment)]
+        [
+            ("authorization", operator.as_str()),
+            ("punchline-advertiser", "1000000001"),
+            ("punchline-environment", environment),
+        ]
     };
     for (headers, expected) in [
         (&[][..], (400, "CREDENTIALS_MISSING")),
@@ -135,7 +148,8 @@ async fn senders_are_known_and_limited() {
     let (status, headers, _) = ask(&router, request(&of("staging"), &pass("1"))).await;
     assert_eq!((status, headers["x-ratelimit-remaining"].to_str().expect("text")), (200, "2"));
     // All of a list or none.
-    let (status, headers, answer) = ask(&router, request(&of("staging"), &json!([pass("2"), pass("3"), pass("4")]))).await;
+    let (status, headers, answer) =
+        ask(&router, request(&of("staging"), &json!([pass("2"), pass("3"), pass("4")]))).await;
     assert_eq!((status, error(&answer).0), (429, "RATE_LIMIT_EXCEEDED"));
     assert!(headers.contains_key("retry-after"));
     let four = json!([pass("2"), pass("3"), pass("4"), pass("5")]);
