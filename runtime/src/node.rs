@@ -501,7 +501,7 @@ pub enum OfflineError {
 /// [`OpenError`], with the path or position.
 pub fn open_stores(data_dir: &DataDir, master_key: &[u8; 32]) -> Result<(Stores, Recovery), OpenError> {
     let watch = Stopwatch::start();
-    let keys = Arc::new(data_dir.member_keys(master_key, ids::fill_random));
+    let keys = Arc::new(data_dir.member_keys(master_key, ids::fill_random)?);
     let mut opened = data_dir.open_views()?;
     let mut views_rebuilt = opened.rebuilt;
     let mut rows: Arc<dyn Rows> = Arc::new(opened.rows);

@@ -28,7 +28,7 @@ use support::*;
 const MASTER_KEY: [u8; 32] = [7; 32];
 
 fn keys(path: &Path) -> MemberKeys {
-    DataDir::open(path, DataDirOptions::default()).unwrap().member_keys(&MASTER_KEY, fill_random)
+    DataDir::open(path, DataDirOptions::default()).unwrap().member_keys(&MASTER_KEY, fill_random).unwrap()
 }
 
 fn open(path: &Path) -> Result<Node, OpenError> {

@@ -92,7 +92,7 @@ pub fn log_cat(config: &Config, args: &LogCatArgs, format: Format) -> ExitCode {
 
 fn cat(config: &Config, args: &LogCatArgs, format: Format) -> Result<(), Box<dyn std::error::Error>> {
     let (data_dir, master_key) = open(config)?;
-    let keys = data_dir.member_keys(&master_key, fill_random);
+    let keys = data_dir.member_keys(&master_key, fill_random)?;
     let (journal, report) = data_dir.open_journal(0)?;
     if let Some(cut) = report.cut_off {
         output::note(&format!("a tail that was never acknowledged was cut off from {} on", cut.from_sequence));

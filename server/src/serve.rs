@@ -29,6 +29,7 @@ use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions, OpenError, open_stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
+use punchline_storage::member_keys::KeysError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -136,6 +137,7 @@ impl StartError {
             StartError::Tls(_) | StartError::TlsFile { .. } | StartError::NotLoopback { .. } => EXIT_CONFIG,
             StartError::NotDevData | StartError::KnownCredentials { .. } | StartError::Dialect(_) => EXIT_CONFIG,
             StartError::MasterKey(MasterKeyError::Missing { .. } | MasterKeyError::Malformed { .. }) => EXIT_CONFIG,
+            StartError::Open(error) if matches!(**error, OpenError::Keys(KeysError::MasterKey { .. })) => EXIT_CONFIG,
             _ => EXIT_FAILED,
         }
     }

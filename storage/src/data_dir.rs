@@ -23,7 +23,7 @@ use std::{
 
 use crate::{
     journal::{JournalError, OpenReport},
-    member_keys::{MemberKeys, Randomness, SlotFile},
+    member_keys::{KeysError, MemberKeys, Randomness},
     rows::RowsError,
     sled_journal::SledJournal,
     sled_rows::{CACHE_BYTES_DEFAULT, SledRows},
@@ -145,9 +145,13 @@ impl DataDir {
         self.path.join("views")
     }
 
-    /// The members' keys, under a secret that is derived from the master key; `random` fills new ones.
-    pub fn member_keys(&self, secret: &[u8; 32], random: Randomness) -> MemberKeys {
-        MemberKeys::new(SlotFile::new(self.path.join("keys").join("members.keys"), random), secret)
+    /// The members' keys; `random` fills new ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemberKeys::in_file`].
+    pub fn member_keys(&self, master_key: &[u8; 32], random: Randomness) -> Result<MemberKeys, KeysError> {
+        MemberKeys::in_file(self.path.join("keys").join("members.keys"), master_key, random)
     }
 
     /// Where the delivery log is.

@@ -44,8 +44,8 @@ pub const SLOT_BYTES: usize = 32;
 pub const SEALED_EXTRA_BYTES: usize = 16;
 /// Slots made at once: one sync for as many registrations, and 128 KiB.
 const SLOTS_MADE_AT_ONCE: u64 = 4_096;
-/// Stands where slot 0, which is none, would be.
-const HEADER: &[u8; SLOT_BYTES] = b"punchline member keys 1\0\0\0\0\0\0\0\0\0";
+/// Stands where slot 0, which is none, would be; what follows tells whose master key it is.
+const MAGIC: &[u8; 16] = b"punchline keys 1";
 
 /// What a slot holds.
 pub type Slot = [u8; SLOT_BYTES];
@@ -92,6 +92,12 @@ pub enum KeysError {
         path: PathBuf,
         /// Which slot.
         slot: u64,
+    },
+    /// Another master key: under it nothing opens, and nobody is found by an identifier.
+    #[error("{path} does not belong to this master key: put back the one that it was made with", path = path.display())]
+    MasterKey {
+        /// Which file.
+        path: PathBuf,
     },
     /// Something is to be sealed under a key that is destroyed.
     #[error("the key in slot {slot} is destroyed")]
@@ -145,13 +151,27 @@ impl fmt::Debug for MemberKeys {
 }
 
 impl MemberKeys {
-    /// Keys of `slots`, under a secret that is derived from the master key.
-    pub fn new(slots: impl Slots + 'static, secret: &[u8; 32]) -> MemberKeys {
-        let derived = |purpose: &[u8]| {
-            let derived = hmac(secret).chain_update(purpose).finalize().into_bytes();
-            hmac(&derived)
-        };
-        MemberKeys { slots: Box::new(slots), keys: derived(b"member key"), digests: derived(b"identifier digest") }
+    /// Keys of `slots`, under a master key.
+    pub fn new(slots: impl Slots + 'static, master_key: &[u8; 32]) -> MemberKeys {
+        let hmac = |purpose| hmac(&derived(master_key, purpose));
+        MemberKeys { slots: Box::new(slots), keys: hmac(b"member key"), digests: hmac(b"identifier digest") }
+    }
+
+    /// Keys in the file at `path`, whose slots `random` fills. It is made when the first slot is.
+    ///
+    /// # Errors
+    ///
+    /// [`KeysError::MasterKey`] where the file is another's, and what the system says.
+    pub fn in_file(path: PathBuf, master_key: &[u8; 32], random: Randomness) -> Result<MemberKeys, KeysError> {
+        let mut header = [0; SLOT_BYTES];
+        header[..16].copy_from_slice(MAGIC);
+        header[16..].copy_from_slice(&derived(master_key, b"member keys file")[..16]);
+        let slots = SlotFile { path, random, header, state: Mutex::default() };
+        match slots.read(KeySlot::NONE.0) {
+            Ok(found) if found != header => Err(KeysError::MasterKey { path: slots.path }),
+            Err(error @ KeysError::Io { .. }) => Err(error),
+            _ => Ok(MemberKeys::new(slots, master_key)),
+        }
     }
 
     fn cipher(&self, slot: KeySlot) -> Result<Option<Aes256GcmSiv>, KeysError> {
@@ -237,15 +257,20 @@ impl MemberKeys {
     }
 }
 
+fn derived(master_key: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
+    hmac(master_key).chain_update(purpose).finalize().into_bytes().into()
+}
+
 fn hmac(key: &[u8]) -> Hmac<Sha256> {
     hmac::KeyInit::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
 /// Slots in a file: a header, then slot by slot.
 #[derive(Debug)]
-pub struct SlotFile {
+struct SlotFile {
     path: PathBuf,
     random: Randomness,
+    header: Slot,
     state: Mutex<FileState>,
 }
 
@@ -257,11 +282,6 @@ struct FileState {
 }
 
 impl SlotFile {
-    /// The file at `path`, which is made when the first slot is. Its directory's parent is there.
-    pub fn new(path: PathBuf, random: Randomness) -> SlotFile {
-        SlotFile { path, random, state: Mutex::default() }
-    }
-
     fn io(&self) -> impl FnOnce(io::Error) -> KeysError {
         let path = self.path.clone();
         move |source| KeysError::Io { path, source }
@@ -293,7 +313,7 @@ impl SlotFile {
         fs::create_dir_all(directory)?;
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
-        file.write_all_at(HEADER, 0)?;
+        file.write_all_at(&self.header, 0)?;
         file.write_all_at(&bytes, first * SLOT_BYTES as u64)?;
         file.sync_all()?;
         sync_dir(directory)?;
@@ -338,19 +358,21 @@ mod tests {
     use super::*;
 
     fn random(bytes: &mut [u8]) {
-        use std::sync::atomic::{AtomicU8, Ordering};
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        bytes.fill(NEXT.fetch_add(1, Ordering::Relaxed));
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        for eight in bytes.chunks_mut(8) {
+            eight.copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        }
     }
 
-    fn keys(dir: &Path, master: u8) -> MemberKeys {
-        MemberKeys::new(SlotFile::new(dir.join("keys/members.keys"), random), &[master; 32])
+    fn keys(dir: &Path, master: u8) -> Result<MemberKeys, KeysError> {
+        MemberKeys::in_file(dir.join("keys/members.keys"), &[master; 32], random)
     }
 
     #[test]
     fn a_key_is_of_its_slot_its_kind_and_its_master_key_until_it_is_destroyed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let ours = keys(dir.path(), 1);
+        let ours = keys(dir.path(), 1).expect("no file");
         let (one, two) = (KeySlot(1), KeySlot(5_000));
         assert!(matches!(ours.seal(one, Sealed::Person, b"Ana"), Err(KeysError::Missing { slot: 1, .. })));
         ours.prepare(one).expect("made");
@@ -359,13 +381,14 @@ mod tests {
         assert_eq!(sealed.len(), 3 + SEALED_EXTRA_BYTES);
         assert_eq!(sealed, ours.seal(one, Sealed::Person, b"Ana").expect("sealed"));
         assert!(matches!(ours.open(one, Sealed::Response, &sealed), Err(KeysError::Unreadable { .. })));
-        assert!(matches!(keys(dir.path(), 2).open(one, Sealed::Person, &sealed), Err(KeysError::Unreadable { .. })));
-        let again = keys(dir.path(), 1);
+        assert!(matches!(ours.open(KeySlot(2), Sealed::Person, &sealed), Err(KeysError::Unreadable { .. })));
+        assert!(matches!(keys(dir.path(), 2), Err(KeysError::MasterKey { .. })));
+        let again = keys(dir.path(), 1).expect("opens");
         assert_eq!(again.open(one, Sealed::Person, &sealed).expect("opens").as_deref(), Some(&b"Ana"[..]));
         again.prepare(KeySlot(2)).expect("made");
         assert_eq!(again.open(one, Sealed::Person, &sealed).expect("opens").as_deref(), Some(&b"Ana"[..]));
         again.destroy(one).expect("zeroed");
-        for keys in [&ours, &again, &keys(dir.path(), 1)] {
+        for keys in [&ours, &again, &keys(dir.path(), 1).expect("opens")] {
             assert_eq!(keys.open(one, Sealed::Person, &sealed).expect("known"), None);
             assert!(matches!(keys.seal(one, Sealed::Person, b"Ana"), Err(KeysError::Destroyed { slot: 1 })));
         }
