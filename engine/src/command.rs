@@ -10,7 +10,7 @@ use crate::id::{
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Consumption;
-use crate::loyalty::coupon::CouponBook;
+use crate::loyalty::coupon::{BookKind, CouponBook};
 use crate::loyalty::fact::Fact;
 use crate::loyalty::fact_type::FactType;
 use crate::loyalty::item::ItemKey;
@@ -263,6 +263,8 @@ pub enum Action {
     AddCoupons {
         /// Which.
         coupon_book_id: CouponBookId,
+        /// Whether the codes are made by the runtime: a repeat has others.
+        kind: BookKind,
         /// Made by the runtime, or listed by the caller.
         codes: Vec<String>,
     },

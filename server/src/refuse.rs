@@ -262,6 +262,38 @@ impl From<Rejection> for Refused {
                 refused.metadata = vec![("current", current)];
                 refused
             }
+            R::IdReused { what, id } => refuse(AlreadyExists, 409).about(what, id),
+            R::MemberMerged { member, into } => {
+                let mut refused = refuse(FailedPrecondition, 409).about("member", member);
+                refused.metadata = vec![("merged_into", into.to_string())];
+                refused
+            }
+            R::MemberBusy { member, .. } => refuse(FailedPrecondition, 409).about("member", member),
+            R::HoldNotFound(id) => refuse(NotFound, 404).about("hold", id),
+            R::EntryNotFound(entry) => refuse(NotFound, 404).about("entry", entry),
+            R::EntryNotReversible { entry, .. } => refuse(FailedPrecondition, 409).about("entry", entry),
+            R::SegmentNotFound(id) => refuse(NotFound, 404).about("segment", id),
+            R::SegmentExists(id) => refuse(AlreadyExists, 409).about("segment", id),
+            R::RewardNotFound(id) => refuse(NotFound, 404).about("reward", id),
+            R::RewardExists(id) => refuse(AlreadyExists, 409).about("reward", id),
+            R::RewardNotOffered(id) | R::OutOfStock(id) => refuse(FailedPrecondition, 409).about("reward", id),
+            R::RewardLimitReached { reward, max, .. } => {
+                let mut refused = refuse(FailedPrecondition, 409).about("reward", reward);
+                refused.metadata = vec![("max", max.to_string())];
+                refused
+            }
+            R::RedemptionNotFound(id) => refuse(NotFound, 404).about("redemption", id),
+            R::RedemptionState { redemption_id, state, wanted } => {
+                let mut refused = refuse(FailedPrecondition, 409).about("redemption", redemption_id);
+                refused.metadata = vec![("state", state.into()), ("wanted", wanted.into())];
+                refused
+            }
+            R::ObligationNotFound(id) => refuse(NotFound, 404).about("obligation", id),
+            R::CouponBookNotFound(id) => refuse(NotFound, 404).about("coupon_book", id),
+            R::CouponBookExists(id) => refuse(AlreadyExists, 409).about("coupon_book", id),
+            R::NoCouponsLeft(id) => refuse(FailedPrecondition, 409).about("coupon_book", id),
+            R::CouponNotFound { code, .. } => refuse(NotFound, 404).about("coupon", code),
+            R::CouponState { code, .. } => refuse(FailedPrecondition, 409).about("coupon", code),
             R::LimitReached { what, .. } => refuse(ResourceExhausted, 429).about("limit", what),
             R::RecordTooLarge { .. } => refuse(InvalidArgument, 413),
         }

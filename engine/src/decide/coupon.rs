@@ -63,6 +63,14 @@ fn filled(set: &WorkingSet<'_>, id: &CouponBookId, codes: &[String]) -> Result<E
     Ok(CouponsAdded { coupon_book_id: id.clone(), first_place, codes: codes.to_vec() }.into())
 }
 
+/// Whether a repeated call brought the codes of the first: those that were made differ each time.
+pub(super) fn same_codes(kind: BookKind, first: &[String], again: &[String]) -> bool {
+    match kind {
+        BookKind::Generated => first.len() == again.len(),
+        BookKind::Listed => first == again,
+    }
+}
+
 fn book<'a>(config: &'a TenantConfig, id: &CouponBookId) -> Result<&'a CouponBook, Rejection> {
     config.coupon_books.get(id).map(|book| &**book).ok_or_else(|| Rejection::CouponBookNotFound(id.clone()))
 }

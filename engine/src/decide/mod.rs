@@ -23,6 +23,7 @@ mod merge;
 mod programme;
 mod referral;
 mod reward;
+pub mod simulate;
 
 pub use draft::EARNED_EVENT_BYTES_MIN;
 
@@ -30,11 +31,14 @@ use crate::command::{Action, Command};
 use crate::event::*;
 use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, Tenant};
 use crate::loyalty::campaign::Campaign;
+use crate::loyalty::coupon::CouponBook;
 use crate::loyalty::fact::{self, Fact, FactReceipt};
 use crate::loyalty::fact_type::{FACT_TYPES_MAX, FactType};
 use crate::loyalty::item::{Item, ItemKey};
 use crate::loyalty::ledger::{Currency, Entry, House};
 use crate::loyalty::member::{CARDS_MAX, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
+use crate::loyalty::programme::Segment;
+use crate::loyalty::reward::Reward;
 use crate::loyalty::tenant::{ADVERTISERS_MAX, CAMPAIGNS_MAX, CREDENTIALS_MAX, Credential, Directory, TenantConfig};
 use crate::rejection::{InvalidField, Rejection};
 use crate::time::UnixMillis;
@@ -75,6 +79,24 @@ pub trait World: std::fmt::Debug {
     fn item(&self, key: &ItemKey) -> Option<Item>;
     /// The ledger entry at a position.
     fn entry(&self, at: Sequence) -> Option<Entry>;
+}
+
+/// A world with nothing in it.
+#[derive(Debug)]
+pub struct EmptyWorld;
+
+impl World for EmptyWorld {
+    fn member(&self, _: MemberId) -> Option<Member> {
+        None
+    }
+
+    fn item(&self, _: &ItemKey) -> Option<Item> {
+        None
+    }
+
+    fn entry(&self, _: Sequence) -> Option<Entry> {
+        None
+    }
 }
 
 /// What was decided.
@@ -209,7 +231,7 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             return reward::confirm(set, obligation_id, reference);
         }
         Action::CreateCouponBook { coupon_book, codes } => return coupon::create(set, config, coupon_book, codes),
-        Action::AddCoupons { coupon_book_id, codes } => return coupon::add(set, config, coupon_book_id, codes),
+        Action::AddCoupons { coupon_book_id, codes, .. } => return coupon::add(set, config, coupon_book_id, codes),
         Action::AssignCoupon { member_id, coupon_book_id, code, usage_id } => {
             let what = (coupon_book_id, code.as_deref(), usage_id.as_str());
             return coupon::assign(set, config, member(*member_id)?, what);
@@ -431,26 +453,60 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
         (Event::SubscriptionCreated(e), Action::CreateSubscription { subscription, owed_after, .. }) => {
             e.owed_after == *owed_after && delivery::same_subscription(&e.subscription, subscription)
         }
+        (Event::SegmentCreated(e), Action::CreateSegment { segment }) => {
+            e.segment == Segment { version: e.segment.version, ..segment.clone() }
+        }
+        (Event::RewardCatalogueCreated(e), Action::CreateReward { reward }) => {
+            e.reward == Reward { version: e.reward.version, ..reward.clone() }
+        }
+        (Event::CouponBookCreated(e), Action::CreateCouponBook { coupon_book, codes }) => {
+            let had = first.events.get(1).map_or(&[][..], |event| match event {
+                Event::CouponsAdded(e) => &e.codes,
+                _ => &[],
+            });
+            e.coupon_book == CouponBook { version: e.coupon_book.version, ..coupon_book.clone() }
+                && coupon::same_codes(coupon_book.kind, had, codes)
+        }
+        (Event::CouponsAdded(e), Action::AddCoupons { coupon_book_id, kind, codes }) => {
+            e.coupon_book_id == *coupon_book_id && coupon::same_codes(*kind, &e.codes, codes)
+        }
+        (event, Action::Transfer { member_id, to_member_id, currency, amount, reason }) => {
+            let origin = Origin::Transfer { other_member_id: *to_member_id, reason: reason.clone() };
+            moved(event) == Some((*member_id, currency.clone(), -*amount, &origin))
+        }
+        (event, Action::PostHold { member_id, hold_id, amount, reason }) => {
+            let origin = Origin::Hold { hold_id: hold_id.clone(), reason: reason.clone() };
+            moved(event).is_some_and(|(member, _, posted, from)| {
+                member == *member_id && amount.is_none_or(|amount| amount == -posted) && *from == origin
+            })
+        }
+        (Event::HoldVoided(e), Action::VoidHold { member_id, hold_id, reason }) => {
+            e.member_id == *member_id && e.hold_id == *hold_id && e.reason == *reason
+        }
         (Event::AdvertiserCreated(e), Action::CreateAdvertiser { advertiser_id, name }) => {
             e.name == *name && advertiser_id.is_none_or(|id| id == e.advertiser_id)
         }
         (event, Action::AdjustBalance { member_id, currency, amount, reason }) => {
             let origin = Origin::Adjustment { reason: reason.clone() };
-            let first = match event {
-                Event::PointsCredited(e) => Some((e.member_id, Some(&e.campaign_id), e.amount.0, &e.origin)),
-                Event::PointsDebited(e) => Some((e.member_id, Some(&e.campaign_id), -e.amount.0, &e.origin)),
-                Event::CoinsChanged(e) => Some((e.member_id, None, e.amount.0, &e.origin)),
-                _ => None,
-            };
-            let campaign_id = match currency {
-                Currency::Points(campaign_id) => Some(campaign_id),
-                Currency::Coins => None,
-            };
-            first == Some((*member_id, campaign_id, *amount, &origin))
+            moved(event) == Some((*member_id, currency.clone(), *amount, &origin))
         }
         _ => false,
     };
     if same { Ok(()) } else { Err(Rejection::RequestIdReused { request_id: request_id.into() }) }
+}
+
+/// What an entry moved: whose, of what, how much, from where.
+fn moved(event: &Event) -> Option<(MemberId, Currency, i64, &Origin)> {
+    match event {
+        Event::PointsCredited(e) => {
+            Some((e.member_id, Currency::Points(e.campaign_id.clone()), e.amount.0, &e.origin))
+        }
+        Event::PointsDebited(e) => {
+            Some((e.member_id, Currency::Points(e.campaign_id.clone()), -e.amount.0, &e.origin))
+        }
+        Event::CoinsChanged(e) => Some((e.member_id, Currency::Coins, e.amount.0, &e.origin)),
+        _ => None,
+    }
 }
 
 fn create_advertiser(directory: &Directory, id: Option<AdvertiserId>, name: &str) -> Result<Event, Rejection> {

@@ -45,6 +45,16 @@ pub enum List {
     FactTypes = b'f',
     /// Advertisers, by id.
     Advertisers = b'a',
+    /// Segments, by id.
+    Segments = b'g',
+    /// Rewards, by id.
+    Rewards = b'r',
+    /// Coupon books, by id.
+    CouponBooks = b'b',
+    /// Redemptions, by id.
+    Redemptions = b'x',
+    /// Obligations, by id.
+    Obligations = b'o',
 }
 
 /// The token that goes on after `last`.
