@@ -6,6 +6,8 @@
 //!
 //! - Examples are the same every time, and no sequence, member or subscription of theirs exists.
 
+mod plain;
+
 use punchline_engine::dispatch::{
     BreakerState, DeliveryJob, DeliveryProgress, EventSelection, JobKind, JobState, Subscription,
 };
@@ -18,6 +20,7 @@ use punchline_engine::loyalty::campaign::{
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
@@ -74,6 +77,7 @@ pub fn description(event_type: EventType) -> &'static str {
         T::DeliveryDeadLettered => "The last attempt failed; the delivery is kept and can be redriven.",
         T::DeadLettersRedriven => "Dead letters were put back to be attempted again.",
         T::FactTypeRegistered => "A type of facts was registered, or registered anew.",
+        other => plain::plain(other).expect("those that are packed stand above").0,
     }
 }
 
@@ -88,6 +92,7 @@ pub fn recorded(event: &Event) -> Recorded<'_> {
         tenant,
         member: None,
         key_slot: KeySlot::NONE,
+        quiet: false,
         event,
     }
 }
@@ -165,6 +170,7 @@ pub fn example(event_type: EventType) -> Event {
             amount: Points(150),
             previous_balance: Points(1_200),
             new_balance: Points(1_350),
+            expires_at: None,
             origin: origin(),
         }
         .into(),
@@ -174,6 +180,7 @@ pub fn example(event_type: EventType) -> Event {
             amount: Points(150),
             previous_balance: Points(1_350),
             new_balance: Points(1_200),
+            hold_id: None,
             origin: Origin::Adjustment { reason: "credited twice by mistake".into() },
         }
         .into(),
@@ -182,6 +189,8 @@ pub fn example(event_type: EventType) -> Event {
             amount: Coins(3),
             previous_balance: Coins(12),
             new_balance: Coins(15),
+            expires_at: None,
+            hold_id: None,
             origin: origin(),
         }
         .into(),
@@ -297,6 +306,11 @@ pub fn example(event_type: EventType) -> Event {
             },
         }
         .into(),
+        other => {
+            let (_, fields) = plain::plain(other).expect("those that are packed stand above");
+            let event = Event::from_plain(other.as_str(), &fields).expect("those that are packed stand above");
+            event.expect("the fields are those of the event, as the tests know")
+        }
     }
 }
 
@@ -325,7 +339,13 @@ fn rule_id() -> RuleId {
 }
 
 fn origin() -> Origin {
-    Origin::Consumption { consumption_id: CONSUMPTION.into(), line: 0, sku: SKU.into(), rule_id: rule_id() }
+    Origin::Consumption {
+        consumption_id: CONSUMPTION.into(),
+        line: 0,
+        sku: SKU.into(),
+        rule_id: rule_id(),
+        multipliers: Vec::new(),
+    }
 }
 
 fn identifiers() -> Vec<Identifier> {
@@ -370,6 +390,9 @@ fn campaign(version: u64) -> Campaign {
             stamps: Some(StampReward { punchcard_id: punchcard_id(), per_unit: 1 }),
             caps: vec![Cap { period: Period::Day, units_max: 3 }],
             validity: Validity::default(),
+            condition: None,
+            coupon_book: None,
+            external: None,
         }],
         punchcards: vec![Punchcard {
             id: punchcard_id(),
@@ -380,6 +403,7 @@ fn campaign(version: u64) -> Campaign {
             repeatable: true,
         }],
         dynamic_events: vec![DynamicEvent { sku: SKU.into(), name: "Product review".into() }],
+        programme: Programme::default(),
         version,
     }
 }

@@ -198,10 +198,8 @@ fn command(tenant: Tenant, recorded: &ConsumptionRecorded, member: MemberId) -> 
 fn fold(member: &mut Member, tenant: Tenant, time: UnixMillis, events: &[Event]) {
     for event in events {
         let sequence = member.as_of.next();
-        let member_id = Some(member.id);
-        let recorded =
-            Recorded { sequence, cause: sequence, time, tenant, member: member_id, quiet: false, event };
-        member.apply(&recorded);
+        let (id, key_slot, quiet) = (Some(member.id), member.key_slot, false);
+        member.apply(&Recorded { sequence, cause: sequence, time, tenant, member: id, key_slot, quiet, event });
     }
     member.entries_tail.clear();
 }
