@@ -20,6 +20,8 @@ const BATCH: usize = 10;
 /// The longest that may be asked for.
 const TIMEOUT_MS_MAX: u64 = 60_000;
 const RESIDENT_BYTES_MAX: u64 = 400 << 20;
+/// Ends a test that stands still; the size takes minutes.
+const PATIENCE: Duration = Duration::from_secs(1_200);
 
 fn env(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -114,7 +116,7 @@ async fn whatever_receivers_do_everything_ends_and_nobody_waits() {
     assert!(!holding.is_empty());
     let have = async |who: &[usize], count: usize| {
         for path in who.iter().map(|n| &paths[*n]) {
-            until(&format!("{path} has all"), Duration::from_secs(120), async || {
+            until(&format!("{path} has all"), PATIENCE, async || {
                 let delivered = world.receiver.delivered_count(path);
                 if delivered == count { Ok(()) } else { Err(delivered) }
             })
@@ -152,7 +154,7 @@ async fn whatever_receivers_do_everything_ends_and_nobody_waits() {
             world.receiver.script(&paths[n], Script::Ok);
         }
         if script_of(n) == Script::Status(410) {
-            until("410 disables", Duration::from_secs(60), async || {
+            until("410 disables", PATIENCE, async || {
                 let subscription = world.api.subscription(&ids[n]).await;
                 if subscription.state() == v1::SubscriptionState::Disabled { Ok(()) } else { Err(subscription.state) }
             })
@@ -166,7 +168,7 @@ async fn whatever_receivers_do_everything_ends_and_nobody_waits() {
         if matches!(script_of(n), Script::Status(500) | Script::Redirect | Script::Reset | Script::Drop) {
             // Without a breaker they use up their attempts; then they are back, so that some arrive and some died.
             if has_no_breaker(n) {
-                until(&format!("of {path} some are dead"), Duration::from_secs(60), async || {
+                until(&format!("of {path} some are dead"), PATIENCE, async || {
                     match dead_letters(&world.api, &ids[n]).await.len() {
                         0 => Err(script_of(n)),
                         _ => Ok(()),
@@ -178,7 +180,7 @@ async fn whatever_receivers_do_everything_ends_and_nobody_waits() {
         }
     }
     for (n, path) in paths.iter().enumerate() {
-        until(&format!("{path} ({:?}) has what it is owed", script_of(n)), Duration::from_secs(180), async || {
+        until(&format!("{path} ({:?}) has what it is owed", script_of(n)), PATIENCE, async || {
             let mut ended = dead_letters(&world.api, &ids[n]).await;
             let dead = ended.len();
             ended.extend(world.receiver.delivered(path));
@@ -216,7 +218,7 @@ async fn sigkill_during_replay_redrive_rotation_and_pause_loses_nothing() {
         receiver.script("/shop", if round % 3 == 0 { Script::Status(418) } else { Script::Ok });
         load(&world.api, &phones, &format!("r{round}"), 40).await;
         if round % 3 == 0 {
-            until("there are dead letters", Duration::from_secs(60), async || {
+            until("there are dead letters", PATIENCE, async || {
                 match dead_letters(&world.api, &id).await.len() {
                     0 => Err(0),
                     n => Ok(n),
@@ -264,13 +266,13 @@ async fn sigkill_during_replay_redrive_rotation_and_pause_loses_nothing() {
         let request = v1::ListDeliveryJobsRequest { subscription_id: id.clone() };
         world.api.deliveries().list_delivery_jobs(request).await.expect("it exists").into_inner().jobs
     };
-    until("all jobs end", Duration::from_secs(120), async || {
+    until("all jobs end", PATIENCE, async || {
         let running = jobs().await.into_iter().filter(|job| job.state() == v1::DeliveryJobState::Running).count();
         if running == 0 { Ok(()) } else { Err(running) }
     })
     .await;
     let owed: BTreeSet<u64> = credited(&world.api, 1).await.into_iter().collect();
-    until("all is delivered or dead", Duration::from_secs(120), async || {
+    until("all is delivered or dead", PATIENCE, async || {
         let mut ended = dead_letters(&world.api, &id).await;
         ended.extend(receiver.delivered("/shop"));
         let pending = world.api.subscription(&id).await.pending;
