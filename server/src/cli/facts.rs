@@ -193,7 +193,7 @@ impl Publisher {
             let mut again = Vec::new();
             let missing = || Err(Status::internal("the answer has too few results"));
             let mut results: std::vec::IntoIter<Result<(), Status>> = results.into_iter();
-            for mut item in batch {
+            for (i, mut item) in batch.into_iter().enumerate() {
                 self.progress.at(item.end_bytes);
                 item.tries += 1;
                 match results.next().unwrap_or_else(missing) {
@@ -203,7 +203,12 @@ impl Publisher {
                         item.wait = asked.unwrap_or(Duration::from_millis(100 << item.tries));
                         again.push(item);
                     }
-                    Err(status) => self.refuse(item.line, &item.what.fact_id, &reason_of(&status), status.message()),
+                    Err(status) => {
+                        // The line says where it is; its place in the batch says nothing to whoever has the file.
+                        let message = status.message();
+                        let message = message.strip_prefix(&format!("facts[{i}].")).unwrap_or(message);
+                        self.refuse(item.line, &item.what.fact_id, &reason_of(&status), message);
+                    }
                 }
             }
             if let Some(wait) = again.iter().map(|item| item.wait).max() {

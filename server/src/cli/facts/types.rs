@@ -58,15 +58,19 @@ pub(super) async fn run(command: TypesCommand, client: &Client, format: Format) 
             let schema_json = input::read_text(schema.as_deref())?;
             let fact_type = v1::FactType { name, description, schema_json, etag, built_in: false };
             let request = v1::RegisterFactTypeRequest { fact_type: Some(fact_type) };
-            Ok(Answer::One(json_of(&ingest.register_fact_type(request).await?.into_inner().fact_type)))
+            Ok(answer(ingest.register_fact_type(request).await?.into_inner().fact_type, format))
         }
         TypesCommand::Show { name } => {
             let fact_type = ingest.get_fact_type(v1::GetFactTypeRequest { name }).await?.into_inner().fact_type;
-            Ok(match format {
-                Format::Json => Answer::One(json_of(&fact_type)),
-                Format::Table => Answer::Text(shown(&fact_type.unwrap_or_default())),
-            })
+            Ok(answer(fact_type, format))
         }
+    }
+}
+
+fn answer(fact_type: Option<v1::FactType>, format: Format) -> Answer {
+    match format {
+        Format::Json => Answer::One(json_of(&fact_type)),
+        Format::Table => Answer::Text(shown(&fact_type.unwrap_or_default())),
     }
 }
 
