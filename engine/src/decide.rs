@@ -48,6 +48,8 @@ pub struct WorkingSet<'a> {
     pub owners: &'a [Option<MemberId>],
     /// The member that the command names, by id or by its identifiers; absent where there is none.
     pub member: Option<&'a Member>,
+    /// What digests of identifiers are made with.
+    pub digest_key: &'a [u8],
 }
 
 /// What was decided.
@@ -409,7 +411,7 @@ fn decide_consumption(
     consumption: &Consumption,
 ) -> Result<Vec<Event>, Rejection> {
     if let Some((sequence, record)) = set.seen {
-        return Err(seen_before(sequence, record, consumption));
+        return Err(seen_before(set, sequence, record, consumption));
     }
     let config = tenant_config(set, command)?;
     let conflict = |(first, second)| Rejection::IdentifiersConflict { first, second };
@@ -426,7 +428,7 @@ fn decide_consumption(
         member_id: member.id,
         consumed_at: consumption.consumed_at,
         lines: consumption.lines.clone(),
-        identifiers_digest: consumption.identifiers_digest(),
+        identifiers_digest: consumption.identifiers_digest(set.digest_key),
     };
     let mut earning = Earning {
         consumption,
@@ -445,13 +447,13 @@ fn decide_consumption(
     Ok(earning.events)
 }
 
-fn seen_before(sequence: Sequence, record: &Record, consumption: &Consumption) -> Rejection {
+fn seen_before(set: &WorkingSet<'_>, sequence: Sequence, record: &Record, consumption: &Consumption) -> Rejection {
     let receipt = Receipt::of(sequence, record.time, &record.events);
     let first = Box::new(receipt.expect("a consumption's key leads to a consumption's record"));
     let Some(Event::ConsumptionRecorded(recorded)) = record.events.first() else {
         unreachable!("the receipt was made from it")
     };
-    match consumption::difference(recorded, consumption) {
+    match consumption::difference(recorded, consumption, set.digest_key) {
         None => Rejection::ConsumptionExists { first },
         Some(field) => Rejection::ConsumptionExistsWithDifferentContent { field, first },
     }

@@ -356,7 +356,8 @@ impl Sequencer {
         };
         let key_slot = member.map_or(KeySlot::NONE, |member| member.key_slot);
         let seen = seen.as_ref().map(|s| (s.first, &s.record));
-        let set = WorkingSet { now, directory: &self.directory, seen, owners: &owners, member };
+        let digest_key = self.parts.keys.digest_key();
+        let set = WorkingSet { now, directory: &self.directory, seen, owners: &owners, member, digest_key };
         let events = match decide(&set, command) {
             Ok(Decision::Events(events)) => events,
             Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),

@@ -29,6 +29,7 @@ pub struct World {
     pub journal: Vec<(Sequence, Record)>,
     seen: HashMap<CommandKey, usize>,
     head: u64,
+    pub digest_key: &'static [u8],
     /// Whose commands are submitted; [`TENANT`] where none is named.
     pub tenant: Option<Tenant>,
 }
@@ -61,6 +62,7 @@ impl World {
             seen: seen.map(|(sequence, record)| (*sequence, record)),
             owners: &owners,
             member: member_id.and_then(|id| self.members.get(&id)),
+            digest_key: self.digest_key,
         };
         let Decision::Events(events) = decide(&set, &command)? else { return Ok(Vec::new()) };
         let member = match &events[0] {
@@ -79,6 +81,12 @@ impl World {
     pub fn apply(&mut self, record: Record) {
         let first = Sequence(self.head + 1);
         self.head += record.events.len() as u64;
+        if let [Event::MemberErased(erased)] = &record.events[..] {
+            // As their journal reads once the key is destroyed.
+            for (_, before) in self.journal.iter_mut().filter(|(_, before)| before.member == Some(erased.member_id)) {
+                *before = before.impersonal().unwrap_or_else(|| before.clone());
+            }
+        }
         for recorded in record.all_recorded(first) {
             self.directory.apply(&recorded);
             self.house.apply(&recorded);
