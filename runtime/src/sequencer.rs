@@ -464,6 +464,10 @@ impl Sequencer {
 
     /// Freezes the overlay. It travels with the batch, so that it is written once all of it is durable.
     fn checkpoint(&mut self) {
+        // Where the node ends, an earlier one may not have been written in time.
+        if self.writing {
+            return;
+        }
         let erasing = std::mem::take(&mut self.erasing);
         let Some(overlay) = self.views.freeze() else {
             // All is written, and their keys are destroyed.
