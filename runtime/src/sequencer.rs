@@ -426,6 +426,7 @@ impl Sequencer {
             house: self.views.houses().get(&tenant).filter(|_| !creates_advertiser).unwrap_or(&nothing_yet),
             next: self.next,
             world: &around,
+            digest_key: self.parts.keys.digest_key(),
         };
         let decision = decide(&set, command);
         match around.failed.into_inner() {
@@ -515,6 +516,10 @@ impl Sequencer {
 
     /// Freezes the overlay. It travels with the batch, so that it is written once all of it is durable.
     fn checkpoint(&mut self) {
+        // Where the node ends, an earlier one may not have been written in time.
+        if self.writing {
+            return;
+        }
         let erasing = std::mem::take(&mut self.erasing);
         let Some(overlay) = self.views.freeze() else {
             // All is written, and their keys are destroyed.

@@ -196,9 +196,8 @@ fn a_person_is_nowhere_in_plain_text_and_after_the_erasure_nowhere_at_all() {
         assert_eq!(node.submitter().read(owner).await.unwrap(), Some(member_id(3)));
         node.close().await;
     });
-    let options = options(&courier);
     run(async {
-        let refused = Node::open(dir.path().to_owned(), &[8; 32], options).map(drop).unwrap_err();
+        let refused = Node::open(dir.path().to_owned(), &[8; 32], options(&courier)).map(drop).unwrap_err();
         assert!(refused.to_string().contains("master key"), "{refused}");
     });
     fs::remove_file(dir.path().join("keys/members.keys")).unwrap();

@@ -142,6 +142,7 @@ pub struct MemberKeys {
     slots: Box<dyn Slots>,
     keys: Hmac<Sha256>,
     digests: Hmac<Sha256>,
+    digest_key: [u8; 32],
 }
 
 impl fmt::Debug for MemberKeys {
@@ -154,7 +155,9 @@ impl MemberKeys {
     /// Keys of `slots`, under a master key.
     pub fn new(slots: impl Slots + 'static, master_key: &[u8; 32]) -> MemberKeys {
         let hmac = |purpose| hmac(&derived(master_key, purpose));
-        MemberKeys { slots: Box::new(slots), keys: hmac(b"member key"), digests: hmac(b"identifier digest") }
+        let digest_key = derived(master_key, b"consumption identifiers");
+        let (keys, digests) = (hmac(b"member key"), hmac(b"identifier digest"));
+        MemberKeys { slots: Box::new(slots), keys, digests, digest_key }
     }
 
     /// Keys in the file at `path`, whose slots `random` fills. It is made when the first slot is.
@@ -247,6 +250,11 @@ impl MemberKeys {
     /// [`KeysError::Missing`], and what the system says.
     pub fn is_destroyed(&self, slot: KeySlot) -> Result<bool, KeysError> {
         Ok(self.slots.read(slot.0)? == [0; SLOT_BYTES])
+    }
+
+    /// What the engine makes its digests of identifiers with.
+    pub fn digest_key(&self) -> &[u8] {
+        &self.digest_key
     }
 
     /// A digest that nobody can look for without the master key.

@@ -67,6 +67,8 @@ pub struct WorkingSet<'a> {
     pub house: &'a House,
     /// Position that the first event will have.
     pub next: Sequence,
+    /// What digests of identifiers are made with.
+    pub digest_key: &'a [u8],
     /// Everything else of the tenant.
     pub world: &'a dyn World,
 }

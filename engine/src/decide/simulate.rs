@@ -171,6 +171,7 @@ impl Simulation {
             member: Some(member),
             house: &self.house,
             next: Sequence(0),
+            digest_key: &[],
             world: &EmptyWorld,
         };
         let Ok(Decision::Events(events)) = decide(&set, &command) else { return self.failed += 1 };

@@ -33,6 +33,7 @@ pub struct World {
     pub journal: Vec<(Sequence, Record)>,
     seen: HashMap<CommandKey, usize>,
     head: u64,
+    pub digest_key: &'static [u8],
     /// Whose commands are submitted; [`TENANT`] where none is named.
     pub tenant: Option<Tenant>,
 }
@@ -104,6 +105,7 @@ impl World {
             house: &self.house,
             next: Sequence(self.head + 1),
             world: self,
+            digest_key: self.digest_key,
         };
         let Decision::Events(events) = decide(&set, &command)? else { return Ok(Vec::new()) };
         let member = match &events[0] {
@@ -123,6 +125,12 @@ impl World {
     pub fn apply(&mut self, record: Record) {
         let first = Sequence(self.head + 1);
         self.head += record.events.len() as u64;
+        if let [Event::MemberErased(erased)] = &record.events[..] {
+            // As their journal reads once the key is destroyed.
+            for (_, before) in self.journal.iter_mut().filter(|(_, before)| before.member == Some(erased.member_id)) {
+                *before = before.impersonal().unwrap_or_else(|| before.clone());
+            }
+        }
         for recorded in record.all_recorded(first) {
             for key in item::keys(recorded.event) {
                 if let Some(item) = item::apply(&key, self.items.get(&key).cloned(), &recorded) {

@@ -40,7 +40,7 @@ impl Api {
         let written = if validate_only {
             let directory = self.state.node.directory();
             let now = self.state.node.clock().now();
-            let set = WorkingSet { now, directory: &directory, seen: None, owners: &[], member: None };
+            let set = WorkingSet { now, directory: &directory, seen: None, owners: &[], member: None, digest_key: &[] };
             match decide(&set, &Command { tenant, request_id: None, action })? {
                 Decision::Events(events) => campaign_in(&events),
                 Decision::Already(_) => None,
@@ -117,7 +117,8 @@ impl CampaignService for Api {
         {
             let directory = self.state.node.directory();
             let seen = Some((first.first, &first.record));
-            let set = WorkingSet { now, directory: &directory, seen, owners: &[], member: None };
+            let digest_key = self.state.node.member_keys().digest_key();
+            let set = WorkingSet { now, directory: &directory, seen, owners: &[], member: None, digest_key };
             decide(&set, &repeated).map_err(Refused::from)?;
         }
         let receipt = receipt(simulated.map_err(Refused::from)?);
@@ -145,7 +146,9 @@ fn simulate(
         Ok(Some(id)) => views.member(tenant, id)?,
         _ => None,
     };
-    let set = WorkingSet { now, directory: &directory, seen: None, owners: &owners, member };
+    // Nothing shows the digest of what is only simulated.
+    let digest_key = &[];
+    let set = WorkingSet { now, directory: &directory, seen: None, owners: &owners, member, digest_key };
     let simulated = decide(&set, command).map(|decision| match decision {
         Decision::Events(events) => {
             Receipt::of(Sequence(0), now, &events).expect("an accepted consumption's events begin with it")
