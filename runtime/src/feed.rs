@@ -99,16 +99,18 @@ pub struct Wanted {
 impl Wanted {
     fn wants_any(&self, stored: &Stored) -> bool {
         stored.record.tenant == self.tenant
+            && !stored.record.quiet
             && stored.types & self.types != 0
-            && self.member.is_none_or(|m| stored.record.member == Some(m))
+            && self.member.is_none_or(|m| stored.record.all_recorded(stored.first).any(|r| r.member == Some(m)))
     }
 
     fn select(&self, stored: &Arc<Stored>, from: Sequence, found: &mut Vec<EventRef>) {
         if !self.wants_any(stored) {
             return;
         }
-        for (i, event) in stored.record.events.iter().enumerate() {
-            if stored.first.0 + i as u64 >= from.0 && bit(event.event_type()) & self.types != 0 {
+        for (i, recorded) in stored.record.all_recorded(stored.first).enumerate() {
+            let is_members = self.member.is_none_or(|m| recorded.member == Some(m));
+            if recorded.sequence >= from && is_members && bit(recorded.event.event_type()) & self.types != 0 {
                 found.push(EventRef { stored: stored.clone(), index: i as u32 });
             }
         }
@@ -189,7 +191,7 @@ impl Feed {
         let mut inner = self.lock();
         for stored in records {
             inner.head = stored.last();
-            let told = stored.record.events.iter().filter(|event| event.event_type().is_public()).count();
+            let told = stored.record.all_recorded(stored.first).filter(Recorded::is_told).count();
             self.told.fetch_add(told as u64, Ordering::Relaxed);
             inner.events += stored.record.events.len() as u64;
             inner.bytes += stored.bytes;

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use punchline_engine::command::Command;
+use punchline_engine::decide::Decision;
 use punchline_engine::id::Sequence;
 use punchline_engine::loyalty::tenant::Directory;
+use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use punchline_storage::attempts::AttemptLimits;
 use punchline_storage::data_dir::{DataDir, DataDirError, DataDirOptions};
@@ -154,6 +156,18 @@ impl Submitter {
         let (answer, answered) = oneshot::channel();
         self.jobs.send(Job::Many(commands, answer, Some(Place(permit)))).map_err(|_| self.gone())?;
         answered.await.map_err(|_| self.gone())
+    }
+
+    /// What a command would come to now, as if it were carried out; nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be said; [`Unavailable::QueueFull`] at once where too many commands wait.
+    pub async fn simulate(&self, command: Command) -> Result<Result<Decision, Rejection>, Unavailable> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::Simulate(command, answer, Place(permit))).map_err(|_| self.gone())?;
+        answered.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
     /// Carries out a command of the server's own, which the queue's bound does not hold back: its sender

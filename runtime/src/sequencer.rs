@@ -19,6 +19,8 @@
 //!
 //! - Unbounded anything: callers hold a permit for each command until it is answered.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +28,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use punchline_engine::command::{Action, Command};
-use punchline_engine::decide::{Decision, WorkingSet, decide, resolve};
-use punchline_engine::event::{Event, Record};
+use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve};
+use punchline_engine::event::{CommandKey, Event, Record};
 use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::loyalty::item::{Item, ItemKey};
+use punchline_engine::loyalty::ledger::{Entry, House};
+use punchline_engine::loyalty::member::Member;
 use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
@@ -68,11 +73,15 @@ pub(crate) enum Job {
     One(Command, oneshot::Sender<Answer>, Option<Place>),
     Many(Vec<Command>, oneshot::Sender<Vec<Answer>>, Option<Place>),
     Read(Read),
+    Simulate(Command, oneshot::Sender<Simulated>, Place),
     /// Write the views behind as soon as that can be.
     Checkpoint,
     /// Commit what there is, write the views behind, and end.
     Stop(oneshot::Sender<()>),
 }
+
+/// What a command would come to, where that can be said.
+pub(crate) type Simulated = Result<Result<Decision, Rejection>, Unavailable>;
 
 /// Reads the views and gives back how to answer.
 pub(crate) type Read = Box<dyn FnOnce(&mut Views) -> Box<dyn FnOnce(Result<(), Unavailable>) + Send> + Send>;
@@ -277,6 +286,13 @@ impl Sequencer {
                 Reply::Many(to, answers, permit)
             }
             Job::Read(read) => Reply::Call(read(&mut self.views)),
+            Job::Simulate(command, answer, place) => {
+                let decision = self.simulate(&command);
+                Reply::Call(Box::new(move |committed| {
+                    drop(place);
+                    drop(answer.send(committed.and(decision)));
+                }))
+            }
             Job::Checkpoint => {
                 self.checkpoint_asked = true;
                 return;
@@ -295,16 +311,46 @@ impl Sequencer {
         match self.try_decide(command) {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(rejection)) => Err(rejection.into()),
-            Err(error) => {
-                tracing::error!(%error, tenant = %command.tenant, "the views failed");
-                let why = Unavailable::Stopped { what: error.to_string() };
-                self.parts.health.stop(why.clone());
-                Err(why.into())
-            }
+            Err(error) => Err(self.views_failed(&error, command.tenant).into()),
         }
     }
 
+    /// What a command would come to.
+    fn simulate(&mut self, command: &Command) -> Simulated {
+        let considered = self.consider(command).map_err(|error| self.views_failed(&error, command.tenant))?;
+        Ok(considered.decision)
+    }
+
+    fn views_failed(&self, error: &FoldError, tenant: Tenant) -> Unavailable {
+        tracing::error!(%error, %tenant, "the views failed");
+        let why = Unavailable::Stopped { what: error.to_string() };
+        self.parts.health.stop(why.clone());
+        why
+    }
+
     fn try_decide(&mut self, command: &Command) -> Result<Result<Outcome, Rejection>, FoldError> {
+        let Considered { tenant, now, key, member, decision } = self.consider(command)?;
+        let events = match decision {
+            Ok(Decision::Events(events)) => events,
+            Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let member = match &events[0] {
+            Event::MemberCreated(e) => Some(e.member_id),
+            _ => member,
+        };
+        let record = Record { tenant, time: now, member, key, quiet: command.is_quiet(), events };
+        self.encoded.clear();
+        codec::encode_record_into(&record, &mut self.encoded);
+        if self.encoded.len() > RECORD_BYTES_MAX {
+            return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
+        }
+        self.last_time = now;
+        Ok(Ok(Outcome::Accepted(self.append(record)?)))
+    }
+
+    /// Brings what a command names, and decides it. Changes nothing.
+    fn consider(&mut self, command: &Command) -> Result<Considered, FoldError> {
         let now = self.parts.clock.now().max(self.last_time);
         // An advertiser that is taken on has no tenant of its own yet.
         let creates_advertiser = matches!(command.action, Action::CreateAdvertiser { .. });
@@ -325,31 +371,37 @@ impl Sequencer {
         let by_identifiers = || resolve(identifiers, &owners).ok().flatten();
         let member_id = match command.names_by_identifiers() {
             true => by_identifiers(),
-            false => command.member_id(),
+            false => match command.item() {
+                Some(key) => self.views.item(command.tenant, &key)?.and_then(|item| item.member()),
+                None => command.member_id(),
+            },
         };
         let member = match member_id {
-            Some(id) => self.views.member(command.tenant, id)?,
+            Some(id) => {
+                // Into the cache: below, it cannot change.
+                self.views.member(command.tenant, id)?;
+                self.views.peek_member(command.tenant, id)?
+            }
             None => None,
         };
-        let seen = seen.as_ref().map(|s| (s.first, &s.record));
-        let set = WorkingSet { now, directory: &self.directory, seen, owners: &owners, member };
-        let events = match decide(&set, command) {
-            Ok(Decision::Events(events)) => events,
-            Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),
-            Err(rejection) => return Ok(Err(rejection)),
+        let nothing_yet = House::default();
+        let around = Around { sequencer: self, tenant, failed: RefCell::default() };
+        let set = WorkingSet {
+            tenant,
+            now,
+            directory: &self.directory,
+            seen: seen.as_ref().map(|s| (s.first, &s.record)),
+            owners: &owners,
+            member: member.as_deref(),
+            house: self.views.houses().get(&tenant).filter(|_| !creates_advertiser).unwrap_or(&nothing_yet),
+            next: self.next,
+            world: &around,
         };
-        let member = match &events[0] {
-            Event::MemberCreated(e) => Some(e.member_id),
-            _ => member_id,
-        };
-        let record = Record { tenant, time: now, member, key, events };
-        self.encoded.clear();
-        codec::encode_record_into(&record, &mut self.encoded);
-        if self.encoded.len() > RECORD_BYTES_MAX {
-            return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
+        let decision = decide(&set, command);
+        match around.failed.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(Considered { tenant, now, key, member: member_id, decision }),
         }
-        self.last_time = now;
-        Ok(Ok(Outcome::Accepted(self.append(record)?)))
     }
 
     fn append(&mut self, record: Record) -> Result<Arc<Stored>, FoldError> {
@@ -509,6 +561,7 @@ impl Sequencer {
                     let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
                     Reply::Many(to, answers, permit).send(&Ok(()));
                 }
+                Ok(Job::Simulate(_, answer, _)) => drop(answer.send(Err(why.clone()))),
                 Ok(Job::Checkpoint) => {}
                 Ok(Job::Read(read)) if folded => read(&mut self.views)(Ok(())),
                 Ok(Job::Read(read)) => read(&mut self.views)(Err(why.clone())),
@@ -563,6 +616,54 @@ impl Sequencer {
         self.hand_over();
         drop(self.await_written());
         let _ = done.send(());
+    }
+}
+
+/// What a command came to, and what of it goes into its record.
+struct Considered {
+    tenant: Tenant,
+    now: UnixMillis,
+    key: Option<CommandKey>,
+    /// The member that it is about.
+    member: Option<MemberId>,
+    decision: Result<Decision, Rejection>,
+}
+
+/// What is there of a tenant besides what a command names.
+struct Around<'a> {
+    sequencer: &'a Sequencer,
+    tenant: Tenant,
+    /// The first look-up that failed: the decision is void then.
+    failed: RefCell<Option<FoldError>>,
+}
+
+impl std::fmt::Debug for Around<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Around({})", self.tenant)
+    }
+}
+
+impl Around<'_> {
+    fn found<T, E: Into<FoldError>>(&self, found: Result<Option<T>, E>) -> Option<T> {
+        found.unwrap_or_else(|error| {
+            self.failed.borrow_mut().get_or_insert(error.into());
+            None
+        })
+    }
+}
+
+impl World for Around<'_> {
+    fn member(&self, id: MemberId) -> Option<Member> {
+        self.found(self.sequencer.views.peek_member(self.tenant, id)).map(Cow::into_owned)
+    }
+
+    fn item(&self, key: &ItemKey) -> Option<Item> {
+        self.found(self.sequencer.views.item(self.tenant, key))
+    }
+
+    fn entry(&self, at: Sequence) -> Option<Entry> {
+        let stored = self.found(self.sequencer.record_at(at)).filter(|s| s.record.tenant == self.tenant)?;
+        Entry::of(&stored.record.recorded(stored.first, (at.0 - stored.first.0) as usize))
     }
 }
 

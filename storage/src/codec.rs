@@ -21,6 +21,7 @@ use std::fmt::Display;
 use prost::Message;
 use punchline_engine::dispatch::{DeliveryRow, DeliveryState};
 use punchline_engine::event::Record;
+use punchline_engine::loyalty::item::Item;
 use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::Member;
 use punchline_proto::journal as wire;
@@ -133,6 +134,20 @@ pub fn encode_house(house: &House) -> Vec<u8> {
 /// The first field that is missing or not valid.
 pub fn decode_house(bytes: &[u8]) -> Result<House, CodecError> {
     rows::house_from_wire(parse("HouseRow", bytes)?)
+}
+
+/// The row of a redemption, a coupon or an obligation.
+pub fn encode_item(item: &Item) -> Vec<u8> {
+    word::json(item).into_bytes()
+}
+
+/// The item that this row is.
+///
+/// # Errors
+///
+/// [`CodecError::Invalid`] with what is wrong with its JSON.
+pub fn decode_item(bytes: &[u8]) -> Result<Item, CodecError> {
+    serde_json::from_slice(bytes).map_err(|why| CodecError::invalid("item", why))
 }
 
 /// The row of a subscription's delivery state.

@@ -6,6 +6,8 @@
 //!
 //! - Examples are the same every time, and no sequence, member or subscription of theirs exists.
 
+mod plain;
+
 use punchline_engine::dispatch::{
     BreakerState, DeliveryJob, DeliveryProgress, EventSelection, JobKind, JobState, Subscription,
 };
@@ -17,6 +19,7 @@ use punchline_engine::loyalty::campaign::{
 };
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
@@ -71,6 +74,7 @@ pub fn description(event_type: EventType) -> &'static str {
         T::DeliveryProgressed => "How far deliveries have come.",
         T::DeliveryDeadLettered => "The last attempt failed; the delivery is kept and can be redriven.",
         T::DeadLettersRedriven => "Dead letters were put back to be attempted again.",
+        other => plain::plain(other).expect("those that are packed stand above").0,
     }
 }
 
@@ -78,7 +82,15 @@ pub fn description(event_type: EventType) -> &'static str {
 #[must_use]
 pub fn recorded(event: &Event) -> Recorded<'_> {
     let tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
-    Recorded { sequence: SEQUENCE, cause: CAUSE, time: at("2025-04-25T12:34:01Z"), tenant, member: None, event }
+    Recorded {
+        sequence: SEQUENCE,
+        cause: CAUSE,
+        time: at("2025-04-25T12:34:01Z"),
+        tenant,
+        member: None,
+        quiet: false,
+        event,
+    }
 }
 
 /// An example of an event of this kind.
@@ -153,6 +165,7 @@ pub fn example(event_type: EventType) -> Event {
             amount: Points(150),
             previous_balance: Points(1_200),
             new_balance: Points(1_350),
+            expires_at: None,
             origin: origin(),
         }
         .into(),
@@ -162,6 +175,7 @@ pub fn example(event_type: EventType) -> Event {
             amount: Points(150),
             previous_balance: Points(1_350),
             new_balance: Points(1_200),
+            hold_id: None,
             origin: Origin::Adjustment { reason: "credited twice by mistake".into() },
         }
         .into(),
@@ -170,6 +184,8 @@ pub fn example(event_type: EventType) -> Event {
             amount: Coins(3),
             previous_balance: Coins(12),
             new_balance: Coins(15),
+            expires_at: None,
+            hold_id: None,
             origin: origin(),
         }
         .into(),
@@ -275,6 +291,11 @@ pub fn example(event_type: EventType) -> Event {
         T::DeadLettersRedriven => {
             DeadLettersRedriven { subscription_id: subscription_id(), sequences: vec![Sequence(987)] }.into()
         }
+        other => {
+            let (_, fields) = plain::plain(other).expect("those that are packed stand above");
+            let event = Event::from_plain(other.as_str(), &fields).expect("those that are packed stand above");
+            event.expect("the fields are those of the event, as the tests know")
+        }
     }
 }
 
@@ -303,7 +324,13 @@ fn rule_id() -> RuleId {
 }
 
 fn origin() -> Origin {
-    Origin::Consumption { consumption_id: CONSUMPTION.into(), line: 0, sku: SKU.into(), rule_id: rule_id() }
+    Origin::Consumption {
+        consumption_id: CONSUMPTION.into(),
+        line: 0,
+        sku: SKU.into(),
+        rule_id: rule_id(),
+        multipliers: Vec::new(),
+    }
 }
 
 fn identifiers() -> Vec<Identifier> {
@@ -348,6 +375,9 @@ fn campaign(version: u64) -> Campaign {
             stamps: Some(StampReward { punchcard_id: punchcard_id(), per_unit: 1 }),
             caps: vec![Cap { period: Period::Day, units_max: 3 }],
             validity: Validity::default(),
+            condition: None,
+            coupon_book: None,
+            external: None,
         }],
         punchcards: vec![Punchcard {
             id: punchcard_id(),
@@ -358,6 +388,7 @@ fn campaign(version: u64) -> Campaign {
             repeatable: true,
         }],
         dynamic_events: vec![DynamicEvent { sku: SKU.into(), name: "Product review".into() }],
+        programme: Programme::default(),
         version,
     }
 }

@@ -136,7 +136,8 @@ impl Target {
 
     /// Whether the subscription is told of an event.
     pub fn wants(&self, recorded: &Recorded<'_>) -> bool {
-        self.definition.event_types.selects(recorded.event)
+        recorded.is_told()
+            && self.definition.event_types.selects(recorded.event)
             && self.checked.dialect.speaks(recorded.event.type_name())
             && self.checked.filter.as_ref().is_none_or(|filter| filter.passes(recorded))
     }

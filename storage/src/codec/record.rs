@@ -4,7 +4,7 @@
 
 use punchline_engine::dispatch::{BreakerState, DeliveryProgress, JobKind, PutBack, SubscriptionState};
 use punchline_engine::event::*;
-use punchline_engine::id::{AdvertiserId, MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{AdvertiserId, MemberId, MultiplierId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::tenant::SealedSecret;
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
@@ -18,7 +18,7 @@ use super::rows::{
     breaker_from_wire, breaker_to_wire, cap_use_from_wire, cap_use_to_wire, delivery_row_from_wire,
     delivery_row_to_wire, job_from_wire, job_to_wire,
 };
-use super::word::{Kind, each, id, job_id, member_id, required, subscription_id, tenant, uuid_bytes};
+use super::word::{Kind, each, from_json, id, job_id, json, member_id, required, subscription_id, tenant, uuid_bytes};
 
 /// What an event need not repeat.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ impl<'a> Around<'a> {
     fn new(member: Option<MemberId>, key: Option<&'a CommandKey>, events: &'a [Event]) -> Around<'a> {
         let consumption_id = match key {
             Some(CommandKey::Consumption(id)) => Some(id.as_str()),
-            Some(CommandKey::Request(_) | CommandKey::Fact { .. }) | None => None,
+            Some(CommandKey::Request(_) | CommandKey::Fact { .. } | CommandKey::Job { .. }) | None => None,
         };
         let lines = match events.first() {
             Some(Event::ConsumptionRecorded(recorded)) => recorded.lines.as_slice(),
@@ -66,17 +66,23 @@ impl<'a> Around<'a> {
 
     fn origin_to_wire(&self, origin: &Origin) -> Option<wire::Origin> {
         let kind = match origin {
-            Origin::Consumption { consumption_id, line, sku, rule_id } => {
+            Origin::Consumption { consumption_id, line, sku, rule_id, multipliers } => {
+                let multiplier = |(id, percent): &(MultiplierId, u32)| wire::MultiplierUse {
+                    multiplier_id: id.as_str().into(),
+                    percent: *percent,
+                };
                 wire::origin::Kind::Consumption(wire::ConsumptionOrigin {
                     consumption_id: self.omit_consumption(consumption_id),
                     line: *line,
                     sku: self.omit_sku(*line, sku),
                     rule_id: rule_id.as_str().into(),
+                    multipliers: multipliers.iter().map(multiplier).collect(),
                 })
             }
             Origin::Adjustment { reason } => {
                 wire::origin::Kind::Adjustment(wire::AdjustmentOrigin { reason: reason.clone() })
             }
+            other => wire::origin::Kind::Other(json(other)),
         };
         Some(wire::Origin { kind: Some(kind) })
     }
@@ -103,14 +109,17 @@ impl<'a> Around<'a> {
         match required("origin", origin.and_then(|o| o.kind))? {
             wire::origin::Kind::Consumption(o) => {
                 let within = |e: CodecError| e.within("origin.consumption");
+                let multiplier = |m: wire::MultiplierUse| Ok((id("multiplier_id", &m.multiplier_id)?, m.percent));
                 Ok(Origin::Consumption {
                     consumption_id: self.consumption(o.consumption_id).map_err(within)?,
                     line: o.line,
                     sku: self.sku(o.line, o.sku).map_err(within)?,
                     rule_id: id("rule_id", &o.rule_id).map_err(within)?,
+                    multipliers: each("multipliers", o.multipliers, multiplier).map_err(within)?,
                 })
             }
             wire::origin::Kind::Adjustment(o) => Ok(Origin::Adjustment { reason: o.reason }),
+            wire::origin::Kind::Other(text) => from_json("origin.other", &text),
         }
     }
 }
@@ -126,7 +135,7 @@ fn previous(given: Option<i64>, derived: Option<i64>) -> Result<i64, CodecError>
 }
 
 pub(super) fn to_wire(record: &Record) -> wire::Record {
-    let Record { tenant, time, member, key, events } = record;
+    let Record { tenant, time, member, key, quiet, events } = record;
     assert!(!events.is_empty(), "a record has at least one event");
     let around = Around::new(*member, key.as_ref(), events);
     wire::Record {
@@ -140,7 +149,12 @@ pub(super) fn to_wire(record: &Record) -> wire::Record {
             CommandKey::Fact { source, fact_id } => {
                 wire::record::Key::Fact(wire::FactKey { source: source.clone(), fact_id: fact_id.clone() })
             }
+            CommandKey::Job { job, subject, period } => {
+                let (job, subject, period) = (job.clone(), subject.clone(), *period);
+                wire::record::Key::Job(wire::JobKey { job, subject, period })
+            }
         }),
+        quiet: *quiet,
         events: events.iter().map(|e| wire::Event { kind: Some(event_to_wire(&around, e)) }).collect(),
     }
 }
@@ -152,6 +166,7 @@ pub(super) fn from_wire(record: wire::Record) -> Result<Record, CodecError> {
         wire::record::Key::ConsumptionId(id) => CommandKey::Consumption(id),
         wire::record::Key::RequestId(id) => CommandKey::Request(id),
         wire::record::Key::Fact(key) => CommandKey::Fact { source: key.source, fact_id: key.fact_id },
+        wire::record::Key::Job(wire::JobKey { job, subject, period }) => CommandKey::Job { job, subject, period },
     });
     if record.events.is_empty() {
         return Err(CodecError::missing("events"));
@@ -162,7 +177,7 @@ pub(super) fn from_wire(record: wire::Record) -> Result<Record, CodecError> {
         let decoded = required("kind", event.kind).and_then(|kind| event_from_wire(&around, kind));
         events.push(decoded.map_err(|e| e.within(format_args!("events[{i}]")))?);
     }
-    Ok(Record { tenant, time: UnixMillis(record.time_ms), member, key, events })
+    Ok(Record { tenant, time: UnixMillis(record.time_ms), member, key, quiet: record.quiet, events })
 }
 
 fn line_to_wire(line: &Line) -> wire::Line {
@@ -223,6 +238,7 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             new_balance: e.new_balance.0,
             previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_sub(e.amount.0)),
             origin: around.origin_to_wire(&e.origin),
+            expires_at_ms: e.expires_at.map(|t| t.0),
         }),
         Event::PointsDebited(e) => W::PointsDebited(wire::PointsDebited {
             member_id: around.omit_member(e.member_id),
@@ -231,6 +247,7 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             new_balance: e.new_balance.0,
             previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_add(e.amount.0)),
             origin: around.origin_to_wire(&e.origin),
+            hold_id: e.hold_id.clone(),
         }),
         Event::CoinsChanged(e) => W::CoinsChanged(wire::CoinsChanged {
             member_id: around.omit_member(e.member_id),
@@ -238,6 +255,8 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             new_balance: e.new_balance.0,
             previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_sub(e.amount.0)),
             origin: around.origin_to_wire(&e.origin),
+            expires_at_ms: e.expires_at.map(|t| t.0),
+            hold_id: e.hold_id.clone(),
         }),
         Event::PunchcardStampsReceived(e) => W::PunchcardStampsReceived(wire::PunchcardStampsReceived {
             member_id: around.omit_member(e.member_id),
@@ -388,6 +407,10 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             subscription_id: uuid_bytes(&e.subscription_id.0),
             sequences: e.sequences.iter().map(|s| s.0).collect(),
         }),
+        plain => W::Plain(wire::PlainEvent {
+            r#type: plain.event_type().as_str().into(),
+            fields: plain.to_plain().expect("those that are packed stand above"),
+        }),
     }
 }
 
@@ -449,6 +472,7 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             amount: Points(e.amount),
             previous_balance: Points(previous(e.previous_balance, e.new_balance.checked_sub(e.amount))?),
             new_balance: Points(e.new_balance),
+            expires_at: e.expires_at_ms.map(UnixMillis),
             origin: around.origin(e.origin)?,
         }),
         W::PointsDebited(e) => Event::PointsDebited(PointsDebited {
@@ -457,6 +481,7 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             amount: Points(e.amount),
             previous_balance: Points(previous(e.previous_balance, e.new_balance.checked_add(e.amount))?),
             new_balance: Points(e.new_balance),
+            hold_id: e.hold_id,
             origin: around.origin(e.origin)?,
         }),
         W::CoinsChanged(e) => Event::CoinsChanged(CoinsChanged {
@@ -464,6 +489,8 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             amount: Coins(e.amount),
             previous_balance: Coins(previous(e.previous_balance, e.new_balance.checked_sub(e.amount))?),
             new_balance: Coins(e.new_balance),
+            expires_at: e.expires_at_ms.map(UnixMillis),
+            hold_id: e.hold_id,
             origin: around.origin(e.origin)?,
         }),
         W::PunchcardStampsReceived(e) => Event::PunchcardStampsReceived(PunchcardStampsReceived {
@@ -623,6 +650,12 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
             sequences: e.sequences.into_iter().map(Sequence).collect(),
         }),
+        W::Plain(e) => {
+            let known = Event::from_plain(&e.r#type, &e.fields);
+            let known =
+                known.ok_or_else(|| CodecError::invalid("type", format_args!("{:?} is not known", e.r#type)))?;
+            known.map_err(|why| CodecError::invalid("fields", why))?
+        }
     })
 }
 

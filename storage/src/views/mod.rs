@@ -19,11 +19,13 @@
 //! - Threads and locks: one owner, the sequencer; the frozen overlay is shared, but never changed.
 //! - Positions of entries beyond the newest are in chunk rows; the entries themselves in the journal.
 
+mod items;
 mod keys;
 mod overlay;
 mod scan;
 mod verify;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -40,13 +42,14 @@ use crate::codec::{self, CodecError};
 use crate::layout::Table;
 use crate::rows::{Rows, RowsError};
 
+pub use items::{DueHold, ItemList};
 pub use overlay::{Overlay, write_behind};
 pub use verify::{Difference, compare};
 
 use keys::{Hash, MemberKey};
 
 /// Version of the rows' format; rows of another version are set aside and rebuilt.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Ledger positions in one chunk row.
 const ENTRIES_PER_CHUNK: usize = 64;
@@ -186,22 +189,33 @@ impl Views {
     /// [`ViewsError`] if its row cannot be read.
     pub fn member(&mut self, tenant: Tenant, id: MemberId) -> Result<Option<&Member>, ViewsError> {
         let key = (tenant, id);
-        if self.active.members.contains_key(&key) {
-            return Ok(self.active.members.get(&key));
-        }
-        if let Some(frozen) = &self.frozen
-            && frozen.members.contains_key(&key)
-        {
-            return Ok(frozen.members.get(&key));
-        }
-        if self.clean.get(&key).is_none() {
+        if self.in_memory(&key).is_none() {
             match self.load_member(&key)? {
                 Some(member) => self.clean.insert(key, member),
                 None => return Ok(None),
             }
         }
         // A cache may refuse what was put in, so a look-up may miss right after.
-        Ok(self.clean.get(&key))
+        Ok(self.in_memory(&key))
+    }
+
+    /// A member, if there is one, for whoever cannot let the cache change: one that [`member`](Self::member)
+    /// gave just before is there without a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError`] if its row cannot be read.
+    pub fn peek_member(&self, tenant: Tenant, id: MemberId) -> Result<Option<Cow<'_, Member>>, ViewsError> {
+        let key = (tenant, id);
+        match self.in_memory(&key) {
+            Some(member) => Ok(Some(Cow::Borrowed(member))),
+            None => Ok(self.load_member(&key)?.map(Cow::Owned)),
+        }
+    }
+
+    fn in_memory(&self, key: &MemberKey) -> Option<&Member> {
+        let frozen = || self.frozen.as_ref().and_then(|f| f.members.get(key));
+        self.active.members.get(key).or_else(frozen).or_else(|| self.clean.get(key))
     }
 
     fn load_member(&self, (tenant, id): &MemberKey) -> Result<Option<Member>, ViewsError> {
@@ -218,7 +232,7 @@ impl Views {
                 Some(member) => member,
                 None => self.load_member(&key)?.expect("decide checked that the member exists"),
             };
-            self.active.members.insert(key, member);
+            self.active.put_member(key, member);
         }
         Ok(self.active.members.get_mut(&key).expect("put there above"))
     }
@@ -291,7 +305,7 @@ impl Views {
                         self.set_owner(recorded.tenant, identifier, Some(event.member_id));
                     }
                     let member = Member::created_by(recorded).expect("the event creates a member");
-                    self.active.members.insert(key, member);
+                    self.active.put_member(key, member);
                 } else {
                     self.own_again(key)?;
                 }
@@ -305,6 +319,16 @@ impl Views {
                     event.identifiers.iter().for_each(|i| self.set_owner(tenant, i, Some(event.member_id)));
                 } else {
                     self.own_again((tenant, event.member_id))?;
+                }
+                self.member_mut((tenant, event.member_id))?.apply(recorded);
+            }
+            Event::MemberMergedInto(event) => {
+                let tenant = recorded.tenant;
+                let member = self.member_mut((tenant, event.member_id))?;
+                if recorded.sequence > member.as_of {
+                    // Whoever gets them is told to have them after this.
+                    let before = std::mem::take(&mut member.identifiers);
+                    before.iter().for_each(|i| self.set_owner(tenant, i, None));
                 }
                 self.member_mut((tenant, event.member_id))?.apply(recorded);
             }
@@ -344,17 +368,25 @@ impl Views {
             _ => {
                 if let Some(id) = recorded.member {
                     let key = (recorded.tenant, id);
+                    let hold = items::hold_of(recorded.event);
                     let member = self.member_mut(key)?;
+                    let until = |member: &Member| hold.as_ref().and_then(|id| items::hold_until(member, id));
+                    let before = until(member);
                     member.apply(recorded);
+                    let after = until(member);
                     if member.entries_tail.len() > ENTRIES_PER_CHUNK {
                         let chunk: Vec<u8> =
                             member.entries_tail.drain(..ENTRIES_PER_CHUNK).flat_map(|s| s.0.to_be_bytes()).collect();
                         let number = (member.entries as usize - 1) / ENTRIES_PER_CHUNK - 1;
                         self.active.put(Table::Ledger, keys::chunk(key.0, key.1, number as u32), chunk);
                     }
+                    if let Some(hold) = hold {
+                        self.move_deadline(key, hold, before, after);
+                    }
                 }
             }
         }
+        self.apply_items(recorded)?;
         let house = self.houses.entry(recorded.tenant).or_default();
         let before = house.as_of;
         house.apply(recorded);

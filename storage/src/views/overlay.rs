@@ -19,9 +19,11 @@ const SLICE_ROWS: usize = 256;
 #[derive(Default)]
 pub struct Overlay {
     pub(super) members: HashMap<MemberKey, Member>,
+    /// Their keys, for lists.
+    pub(super) member_keys: BTreeSet<MemberKey>,
     pub(super) identifiers: HashMap<Hash, Option<MemberId>>,
     pub(super) seen: HashMap<Hash, Sequence>,
-    /// Rows that are kept as bytes: ledger chunks, configuration, deliveries.
+    /// Rows that are kept as bytes: ledger chunks, configuration, deliveries, items, deadlines.
     pub(super) rows: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     /// Which houses changed.
     pub(super) houses: BTreeSet<Tenant>,
@@ -39,6 +41,11 @@ impl Overlay {
 
     pub(super) fn delete(&mut self, table: Table, key: Vec<u8>) {
         self.rows.insert((table, key), None);
+    }
+
+    pub(super) fn put_member(&mut self, key: MemberKey, member: Member) {
+        self.members.insert(key, member);
+        self.member_keys.insert(key);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -87,10 +94,9 @@ pub fn write_behind(rows: &dyn Rows, overlay: &Overlay, mut pause: impl FnMut())
         let row = rows.get(Table::Seen, key)?.unwrap_or_default();
         writer.write(Table::Seen, key.to_vec(), Some(keys::add_to_bucket(&row, bucket)))?;
     }
-    let mut members: Vec<_> = overlay.members.iter().collect();
-    members.sort_unstable_by_key(|(key, _)| **key);
-    for ((tenant, id), member) in members {
-        writer.write(Table::Members, keys::member(*tenant, *id), Some(codec::encode_member(member)))?;
+    for key @ (tenant, id) in &overlay.member_keys {
+        let row = codec::encode_member(&overlay.members[key]);
+        writer.write(Table::Members, keys::member(*tenant, *id), Some(row))?;
     }
     for (table, (key, value)) in &overlay.captured {
         writer.write(*table, key.clone(), value.clone())?;
