@@ -32,7 +32,14 @@ fn records(story: &str) -> Vec<Record> {
         } else {
             MemberUpdated { member_id, identifiers, profile, changed: vec!["identifiers".into()] }.into()
         };
-        Record { tenant: TENANT, time: UnixMillis(0), member: Some(member_id), key: None, events: vec![event] }
+        Record {
+            tenant: TENANT,
+            time: UnixMillis(0),
+            member: Some(member_id),
+            key: None,
+            quiet: false,
+            events: vec![event],
+        }
     };
     lines.map(record).collect()
 }

@@ -1,5 +1,7 @@
 //! A record of each kind, with every field set.
 
+mod plain;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use punchline_engine::dispatch::subscription::BasicAuth;
@@ -12,6 +14,7 @@ use punchline_engine::id::{AdvertiserId, Environment, JobId, MemberId, Sequence,
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::member::{CapUse, Identifier, IdentifierKind, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
@@ -34,6 +37,7 @@ pub fn origin() -> Origin {
         line: 1,
         sku: "SKU-2".into(),
         rule_id: "double".parse().unwrap(),
+        multipliers: vec![],
     }
 }
 
@@ -64,6 +68,9 @@ pub fn campaign() -> Campaign {
         stamps: None,
         caps: vec![],
         validity: Validity::default(),
+        condition: None,
+        coupon_book: None,
+        external: None,
     };
     let caps = [Period::Day, Period::Week, Period::Month, Period::Campaign];
     let stamped = EarningRule {
@@ -91,6 +98,7 @@ pub fn campaign() -> Campaign {
         ],
         punchcards: vec![punchcard("coffee", Overflow::CarryOver, true), punchcard("tea", Overflow::Discard, false)],
         dynamic_events: vec![DynamicEvent { sku: "VISIT".into(), name: "Visit".into() }],
+        programme: Programme::default(),
         version: 3,
     }
 }
@@ -168,7 +176,7 @@ pub fn recorded() -> Event {
     event.into()
 }
 
-/// A record whose last event is of the kind. The match makes a new kind fail to compile until it has one.
+/// A record whose last event is of the kind.
 pub fn sample(kind: EventType) -> Record {
     let (member_id, subscription_id, campaign_id) = (member(1), subscription_id(), "summer-2026".parse().unwrap());
     let (punchcard_id, rule_id) = ("coffee".parse().unwrap(), "double".parse().unwrap());
@@ -245,6 +253,7 @@ pub fn sample(kind: EventType) -> Record {
             amount: Points(3_000),
             previous_balance: Points(150),
             new_balance: Points(3_150),
+            expires_at: None,
             origin: origin(),
         }
         .into(),
@@ -254,6 +263,7 @@ pub fn sample(kind: EventType) -> Record {
             amount: Points(150),
             previous_balance: Points(150),
             new_balance: Points(0),
+            hold_id: None,
             origin: Origin::Adjustment { reason },
         }
         .into(),
@@ -262,6 +272,8 @@ pub fn sample(kind: EventType) -> Record {
             amount: Coins(-5),
             previous_balance: Coins(7),
             new_balance: Coins(2),
+            expires_at: None,
+            hold_id: None,
             origin: Origin::Adjustment { reason },
         }
         .into(),
@@ -350,6 +362,7 @@ pub fn sample(kind: EventType) -> Record {
             DeadLettersRedriven { subscription_id, sequences: vec![Sequence(104), Sequence(3), Sequence(u64::MAX)] }
                 .into()
         }
+        other => plain::plain(other),
     };
     let name = kind.as_str();
     let derived = matches!(name.split('.').next(), Some("consumption" | "points" | "punchcard"));
@@ -361,5 +374,5 @@ pub fn sample(kind: EventType) -> Record {
     if kind != EventType::ConsumptionRecorded {
         events.push(event);
     }
-    Record { tenant: TENANT, time: NOW, member: about_member.then_some(member_id), key, events }
+    Record { tenant: TENANT, time: NOW, member: about_member.then_some(member_id), key, quiet: false, events }
 }
