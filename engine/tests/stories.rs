@@ -431,7 +431,7 @@ fn an_erased_member_keeps_its_balances_and_nothing_else() {
         unreachable!()
     };
     let member_id = support::member_id(8);
-    world.accept(Action::RegisterMember { member_id, identifiers, profile, registration_source, join });
+    world.accept(Action::RegisterMember { member_id, identifiers, profile, registration_source, join, quiet: false });
     assert_eq!(told(&world.submit(consume("c2"))), "30 points, 2 coins, 3 stamps");
     assert_eq!((world.balances(1), world.house.imbalance()), ((30, 2, 3, 0), 0));
 }

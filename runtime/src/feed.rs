@@ -81,6 +81,11 @@ pub struct EventRef {
 }
 
 impl EventRef {
+    /// The record that it stands in.
+    pub fn record(&self) -> &Record {
+        &self.stored.record
+    }
+
     /// The event with its place.
     pub fn get(&self) -> Recorded<'_> {
         self.stored.record.recorded(self.stored.first, self.index as usize)

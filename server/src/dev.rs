@@ -149,6 +149,7 @@ async fn load_tenant(node: &Node, tenant: Tenant) -> Result<(), StartError> {
         profile: Profile { first_name: "Dev".into(), ..Profile::default() },
         registration_source: "serve --dev".into(),
         join: vec![campaign_id.clone()],
+        quiet: false,
     };
     let command = |action| Command { tenant, request_id: None, action };
     match node.submitter().submit(command(register)).await {

@@ -119,6 +119,7 @@ fn print_record(first: u64, record: &Record, format: Format) -> Result<(), Box<d
         CommandKey::Consumption(id) => format!("consumption:{id}"),
         CommandKey::Request(id) => format!("request:{id}"),
         CommandKey::Fact { source, fact_id } => format!("fact:{source}:{fact_id}"),
+        CommandKey::Job { job, subject, period } => format!("{job}:{subject}:{period}"),
     });
     for recorded in record.all_recorded(Sequence(first)) {
         let name = recorded.event.event_type().as_str();

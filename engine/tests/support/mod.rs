@@ -51,6 +51,7 @@ impl Default for World {
             seen: HashMap::new(),
             head: 0,
             tenant: None,
+            digest_key: &[],
         }
     }
 }

@@ -205,7 +205,7 @@ impl Api {
     }
 
     /// The positions of a range; its end is never beyond the head.
-    async fn positions(&self, range: Range) -> Result<(Sequence, Sequence), Refused> {
+    pub(super) async fn positions(&self, range: Range) -> Result<(Sequence, Sequence), Refused> {
         let from_time = range.from_time.map(|time| instant("from_time", time)).transpose()?;
         let to_time = range.to_time.map(|time| instant("to_time", time)).transpose()?;
         let head = self.head();
@@ -375,11 +375,11 @@ impl Api {
 }
 
 /// Part of the journal, as it was asked for; 0 and `None` leave it open.
-struct Range {
-    from: u64,
-    to: u64,
-    from_time: Option<Timestamp>,
-    to_time: Option<Timestamp>,
+pub(super) struct Range {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) from_time: Option<Timestamp>,
+    pub(super) to_time: Option<Timestamp>,
 }
 
 #[tonic::async_trait]

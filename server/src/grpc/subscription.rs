@@ -87,15 +87,8 @@ impl Api {
 
     fn example<'a>(&self, tenant: Tenant, event: &'a Event) -> Recorded<'a> {
         let time = self.state.node.clock().now();
-        Recorded {
-            sequence: EXAMPLE_SEQUENCE,
-            cause: EXAMPLE_SEQUENCE,
-            time,
-            tenant,
-            member: None,
-            key_slot: KeySlot::NONE,
-            event,
-        }
+        let (sequence, member, key_slot, quiet) = (EXAMPLE_SEQUENCE, None, KeySlot::NONE, false);
+        Recorded { sequence, cause: sequence, time, tenant, member, key_slot, quiet, event }
     }
 }
 
