@@ -421,6 +421,7 @@ mod tests {
             member: None,
             key_slot: KeySlot::NONE,
             key: None,
+            quiet: false,
             events: (0..events).map(|_| MemberUnblocked { member_id: MemberId(Uuid::nil()) }.into()).collect(),
         };
         let stored = |n| Arc::new(Stored::new(Sequence(n * events + 1), record.clone(), bytes));
@@ -448,8 +449,8 @@ mod tests {
 
     fn record(feed: &Feed) -> Arc<Stored> {
         let event = AdvertiserCreated { advertiser_id: TENANT.advertiser, name: "Velo".into() }.into();
-        let (member, key_slot, key) = (None, KeySlot::NONE, None);
-        let record = Record { tenant: TENANT, time: UnixMillis(0), member, key_slot, key, events: vec![event] };
+        let (time, member, key_slot, key) = (UnixMillis(0), None, KeySlot::NONE, None);
+        let record = Record { tenant: TENANT, time, member, key_slot, key, quiet: false, events: vec![event] };
         Arc::new(Stored::new(feed.head().next(), record, 100))
     }
 

@@ -50,7 +50,7 @@ fn register_person() -> Action {
     let phone = Identifier::parse("identifiers[1]", "phoneNumber", "40720005123").unwrap();
     let Action::RegisterMember { member_id, registration_source, join, .. } = register(1) else { unreachable!() };
     let (identifiers, profile) = (vec![email(1), phone], profile());
-    Action::RegisterMember { member_id, identifiers, profile, registration_source, join }
+    Action::RegisterMember { member_id, identifiers, profile, registration_source, join, quiet: false }
 }
 
 fn update_person(last_name: &str) -> Action {
@@ -159,6 +159,7 @@ fn a_person_is_nowhere_in_plain_text_and_after_the_erasure_nowhere_at_all() {
             profile: Profile::default(),
             registration_source: String::new(),
             join: Vec::new(),
+            quiet: false,
         };
         let taken = submit(&node, again(2)).await;
         assert!(matches!(taken, Err(Refusal::Rejected(Rejection::IdentifierTaken { .. }))), "{taken:?}");

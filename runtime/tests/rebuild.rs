@@ -10,7 +10,7 @@ use std::sync::Arc;
 use punchline_delivery::scripted::ScriptedCourier;
 use punchline_engine::event::{CoinsChanged, Origin, Record};
 use punchline_engine::id::{KeySlot, Sequence};
-use punchline_engine::quantity::{Coins, Points};
+use punchline_engine::quantity::Coins;
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::ids::fill_random;
 use punchline_runtime::node::{Node, OpenError};
@@ -70,7 +70,7 @@ fn spoil_member(path: &Path, spoil: Spoil) {
 fn contradict(row: Vec<u8>, keys: &MemberKeys) -> Option<Vec<u8>> {
     let mut member = codec::decode_member(&row, keys).unwrap();
     member.as_of = Sequence(4);
-    member.cards[0].points = Points(7);
+    member.cards[0].points.balance = 7;
     codec::encode_member(&member, keys).ok()
 }
 
@@ -101,12 +101,14 @@ fn a_journal_that_does_not_fold_leaves_the_views_alone() {
         amount: Coins(1),
         previous_balance: Coins(70),
         new_balance: Coins(71),
+        expires_at: None,
+        hold_id: None,
         origin: Origin::Adjustment { reason: "never decided".into() },
     };
     let (time, member, events) = (UnixMillis(0), Some(member_id(1)), vec![coins.into()]);
     let keys_of_nobody = MemoryDisk::new().member_keys();
     let contradiction = codec::encode_record(
-        &Record { tenant: TENANT, time, member, key_slot: KeySlot::NONE, key: None, events },
+        &Record { tenant: TENANT, time, member, key_slot: KeySlot::NONE, key: None, quiet: false, events },
         &keys_of_nobody,
     )
     .unwrap();
@@ -130,6 +132,6 @@ fn a_journal_that_does_not_fold_leaves_the_views_alone() {
         assert!(!dir.path().join("views.damaged-1").exists());
         let rows = DataDir::open(dir.path(), DataDirOptions::default()).unwrap().open_views().unwrap().rows;
         let member = rows.scan(Table::Members, &[], 1).unwrap().remove(0).1;
-        assert_eq!(codec::decode_member(&member, &keys(dir.path())).unwrap().cards[0].points, Points(30));
+        assert_eq!(codec::decode_member(&member, &keys(dir.path())).unwrap().cards[0].points.balance, 30);
     }
 }
