@@ -13,15 +13,19 @@ use std::time::Duration;
 use punchline_delivery::scripted::{ScriptedCourier, Step};
 use punchline_engine::command::Action;
 use punchline_engine::dispatch::RowState;
-use punchline_engine::event::Event;
+use punchline_engine::event::{Event, MemberCreated, MemberJoinedCampaign, Record};
 use punchline_engine::id::{KeySlot, MemberId, Sequence};
 use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::loyalty::member::{Identifier, Member, Profile};
 use punchline_engine::rejection::Rejection;
+use punchline_engine::time::UnixMillis;
 use punchline_runtime::committer::{Outcome, Refusal};
 use punchline_runtime::node::{Node, NodeOptions, OpenError};
 use punchline_runtime::verify::verify;
 use punchline_storage::attempts::{AttemptLimits, Scan};
+use punchline_storage::block::BlockBuilder;
+use punchline_storage::codec;
+use punchline_storage::journal::Journal;
 use punchline_storage::member_keys::MemberKeys;
 use punchline_storage::memory::{Faults, MemoryDisk};
 use punchline_storage::rows::Rows;
@@ -229,6 +233,51 @@ async fn what_waits_for_delivery_goes_out_without_personal_fields() {
         WORDS.iter().for_each(|word| assert!(!said(i).contains(word), "{}", said(i)));
     }
     assert!(said(1).contains("member.created") && said(1).contains(&member_id(1).to_string()), "{}", said(1));
+    node.close().await;
+}
+
+/// Appends a record as the first versions wrote it: with its personal fields in plain text.
+fn append_unsealed(disk: &MemoryDisk, member: MemberId, events: Vec<Event>) {
+    let (journal, report) = disk.journal(0).unwrap();
+    let (time, key_slot, member) = (UnixMillis(0), KeySlot::NONE, Some(member));
+    let count = events.len() as u32;
+    let record = Record { tenant: TENANT, time, member, key_slot, key: None, events };
+    let mut block = BlockBuilder::new();
+    block.push(&codec::encode_record(&record, &disk.member_keys()).unwrap(), count).unwrap();
+    journal.append(report.head + 1, &[block.finish(report.head + 1, report.head, journal.head_hash())]).unwrap();
+}
+
+#[tokio::test]
+async fn a_member_of_the_first_versions_gets_a_key_with_its_next_change() {
+    let (disk, courier) = (MemoryDisk::new(), Arc::new(ScriptedCourier::new()));
+    let node = start(&disk, &courier);
+    set_up(&node).await;
+    node.close().await;
+    for n in [1, 2] {
+        let (member_id, identifiers, campaign_id) = (member_id(n), vec![email(n)], "club".parse().unwrap());
+        let registration_source = String::new();
+        let created = MemberCreated { member_id, identifiers, profile: profile(), registration_source };
+        let joined = MemberJoinedCampaign { member_id, campaign_id };
+        append_unsealed(&disk, member_id, vec![created.into(), joined.into()]);
+    }
+    let disk = disk.after_kill();
+    let node = start(&disk, &courier);
+    assert_eq!(member(&node, member_id(1)).await.key_slot, KeySlot::NONE);
+    accepted(&node, consume("c1", 1, "coffee", 3)).await;
+    let changed = member(&node, member_id(1)).await;
+    assert_eq!((changed.key_slot, changed.profile), (KeySlot(1), profile()));
+    accepted(&node, register(3)).await;
+    accepted(&node, erase(2)).await;
+    accepted(&node, erase(1)).await;
+    let slots = [1, 2, 3].map(|n| node.member_keys().is_destroyed(KeySlot(n)).unwrap());
+    assert_eq!(slots, [true, false, true], "2 is the third member's");
+    assert_eq!(member(&node, member_id(1)).await.profile, Profile::default());
+    assert_eq!(balances(&node, 1).await, (30, 0, 3, 0));
+    assert_eq!(node.verify().unwrap().difference, None);
+    for n in [1, 2] {
+        let owner = move |views: &mut Views| views.owner(TENANT, &email(n)).unwrap();
+        assert_eq!(node.submitter().read(owner).await.unwrap(), None);
+    }
     node.close().await;
 }
 
