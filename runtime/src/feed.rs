@@ -392,6 +392,7 @@ mod tests {
             time: UnixMillis(0),
             member: None,
             key: None,
+            quiet: false,
             events: (0..events).map(|_| MemberUnblocked { member_id: MemberId(Uuid::nil()) }.into()).collect(),
         };
         let stored = |n| Arc::new(Stored::new(Sequence(n * events + 1), record.clone(), bytes));
@@ -419,7 +420,8 @@ mod tests {
 
     fn record(feed: &Feed) -> Arc<Stored> {
         let event = AdvertiserCreated { advertiser_id: TENANT.advertiser, name: "Velo".into() }.into();
-        let record = Record { tenant: TENANT, time: UnixMillis(0), member: None, key: None, events: vec![event] };
+        let record =
+            Record { tenant: TENANT, time: UnixMillis(0), member: None, key: None, quiet: false, events: vec![event] };
         Arc::new(Stored::new(feed.head().next(), record, 100))
     }
 

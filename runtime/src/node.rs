@@ -13,7 +13,8 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use punchline_engine::command::Command;
 use punchline_engine::decide::Decision;
-use punchline_engine::id::Sequence;
+use punchline_engine::id::{CampaignId, LeaderboardId, Sequence, Tenant};
+use punchline_engine::loyalty::job as engine_job;
 use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
@@ -25,6 +26,7 @@ use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::sled_rows::{CACHE_BYTES_DEFAULT, SledRows};
 use punchline_storage::views::{Overlay, Views, write_behind};
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
+use tokio::task::JoinHandle as JoinTask;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
@@ -32,6 +34,7 @@ use crate::dispatch::dispatcher::{Couriers, Dispatcher};
 use crate::dispatch::log::DeliveryLog;
 use crate::dispatch::target::Rulebook;
 use crate::feed::{self, Feed};
+use crate::jobs::{JobError, JobStatus, Jobs, Progress, Standing};
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
 use crate::verify::{Verified, VerifyError};
@@ -208,6 +211,8 @@ pub struct Node {
     feed: Arc<Feed>,
     directory: watch::Receiver<Arc<Directory>>,
     dispatcher: Arc<Dispatcher>,
+    jobs: Arc<Jobs>,
+    keeping_time: JoinTask<()>,
     log: Arc<DeliveryLog>,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
@@ -314,11 +319,15 @@ impl Node {
             submitter.clone(),
         );
         tokio::spawn(dispatcher.clone().follow(directory.clone()));
+        let jobs = Jobs::new(options.clock.clone(), submitter.clone(), directory.clone());
+        let keeping_time = tokio::spawn(jobs.clone().keep_time());
         Ok(Node {
             submitter,
             feed,
             directory,
             dispatcher,
+            jobs,
+            keeping_time,
             log,
             health,
             clock: options.clock,
@@ -350,6 +359,42 @@ impl Node {
     /// Deliveries.
     pub fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.dispatcher
+    }
+
+    /// How the jobs of a tenant stand, or those of all.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] where there is no such tenant, or nothing can be read.
+    pub async fn jobs(&self, tenant: Option<Tenant>) -> Result<Vec<JobStatus>, JobError> {
+        self.jobs.list(tenant).await
+    }
+
+    /// Does the last run of a job that was due, whether or not it was completed: a run has the same period each
+    /// time, and what it does to a member it does once for a period. So a second one finds only who has come or
+    /// changed since. Waits for the run that is under way, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] where there is no such tenant, or it did not come to its end; what it did stays done.
+    pub async fn run_job(&self, tenant: Tenant, job: engine_job::Job) -> Result<Progress, JobError> {
+        self.jobs.run(tenant, job).await
+    }
+
+    /// The best `n` of a leaderboard's round, best first: walks over all members.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] where members cannot be read.
+    pub async fn standings(
+        &self,
+        tenant: Tenant,
+        campaign: &CampaignId,
+        board: &LeaderboardId,
+        round: i32,
+        n: usize,
+    ) -> Result<Vec<Standing>, JobError> {
+        self.jobs.standings(tenant, campaign, board, round, n).await
     }
 
     /// Every attempt, for a while.
@@ -411,6 +456,8 @@ impl Node {
 
     /// Finishes what is under way, writes everything down and ends the threads.
     pub async fn close(&self) {
+        // A run that is cut off begins again with the next start.
+        self.keeping_time.abort();
         self.dispatcher.stop().await;
         let (done, stopped) = oneshot::channel();
         if self.submitter.jobs.send(Job::Stop(done)).is_ok() {

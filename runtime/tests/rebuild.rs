@@ -10,7 +10,7 @@ use std::sync::Arc;
 use punchline_delivery::scripted::ScriptedCourier;
 use punchline_engine::event::{CoinsChanged, Origin, Record};
 use punchline_engine::id::Sequence;
-use punchline_engine::quantity::{Coins, Points};
+use punchline_engine::quantity::Coins;
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::node::{Node, OpenError};
 use punchline_runtime::sequencer::FoldError;
@@ -60,7 +60,7 @@ fn spoil_member(path: &Path, spoil: Spoil) {
 fn contradict(row: Vec<u8>) -> Option<Vec<u8>> {
     let mut member = codec::decode_member(&row).unwrap();
     member.as_of = Sequence(4);
-    member.cards[0].points = Points(7);
+    member.cards[0].points.balance = 7;
     Some(codec::encode_member(&member))
 }
 
@@ -91,10 +91,12 @@ fn a_journal_that_does_not_fold_leaves_the_views_alone() {
         amount: Coins(1),
         previous_balance: Coins(70),
         new_balance: Coins(71),
+        expires_at: None,
+        hold_id: None,
         origin: Origin::Adjustment { reason: "never decided".into() },
     };
     let (time, member, events) = (UnixMillis(0), Some(member_id(1)), vec![coins.into()]);
-    let contradiction = codec::encode_record(&Record { tenant: TENANT, time, member, key: None, events });
+    let contradiction = codec::encode_record(&Record { tenant: TENANT, time, member, key: None, quiet: false, events });
     for (record, decodes) in [(vec![0xff], false), (contradiction, true)] {
         let dir = tempfile::tempdir().unwrap();
         some_data(dir.path());
@@ -115,6 +117,6 @@ fn a_journal_that_does_not_fold_leaves_the_views_alone() {
         assert!(!dir.path().join("views.damaged-1").exists());
         let rows = DataDir::open(dir.path(), DataDirOptions::default()).unwrap().open_views().unwrap().rows;
         let member = rows.scan(Table::Members, &[], 1).unwrap().remove(0).1;
-        assert_eq!(codec::decode_member(&member).unwrap().cards[0].points, Points(30));
+        assert_eq!(codec::decode_member(&member).unwrap().cards[0].points.balance, 30);
     }
 }

@@ -17,6 +17,7 @@ use punchline_engine::loyalty::campaign::{
 };
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::member::{Identifier, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::quantity::{Coins, Points};
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::clock::TokioClock;
@@ -95,6 +96,9 @@ pub fn campaign() -> Campaign {
         stamps,
         caps: Vec::new(),
         validity: Validity::default(),
+        condition: None,
+        coupon_book: None,
+        external: None,
     };
     let stamps = StampReward { punchcard_id: "card".parse().expect("a slug"), per_unit: 1 };
     Campaign {
@@ -111,6 +115,7 @@ pub fn campaign() -> Campaign {
             repeatable: true,
         }],
         dynamic_events: Vec::new(),
+        programme: Programme::default(),
         version: 0,
     }
 }
@@ -126,6 +131,7 @@ pub fn register(n: u128) -> Action {
         profile: Profile::default(),
         registration_source: "test".into(),
         join: vec!["club".parse().expect("a slug")],
+        quiet: false,
     }
 }
 
@@ -222,7 +228,7 @@ pub async fn balances(node: &Node, n: u128) -> (i64, i64, u64, u64) {
         let member = views.member(TENANT, member_id(n)).expect("readable").expect("registered").clone();
         let card = member.cards[0].clone();
         let (stamps, rows) = card.row(&"card".parse().expect("a slug"));
-        (card.points.0, member.coins.0, stamps.0, rows)
+        (card.points.balance, member.coins.balance, stamps.0, rows)
     };
     node.submitter().read(read).await.expect("reads are served")
 }
