@@ -20,6 +20,7 @@ use punchline_proto::v1;
 use punchline_runtime::committer::{Refusal, Unavailable};
 use punchline_runtime::dispatch::target::TargetError;
 use punchline_runtime::feed::ReadError;
+use punchline_runtime::jobs::JobError;
 use punchline_storage::views::ViewsError;
 use tonic::{Code, Status};
 
@@ -328,6 +329,18 @@ impl From<TargetError> for Refused {
         match error {
             TargetError::Invalid(invalid) => invalid.into(),
             TargetError::Unreadable(unreadable) => Refused::precondition("SECRET_UNREADABLE", unreadable.to_string()),
+        }
+    }
+}
+
+impl From<JobError> for Refused {
+    fn from(error: JobError) -> Refused {
+        match error {
+            JobError::Unavailable(unavailable) => unavailable.into(),
+            JobError::Views(error) => error.into(),
+            JobError::UnknownTenant(tenant) => {
+                Refused::not_found("ADVERTISER_NOT_FOUND", "advertiser", tenant.advertiser)
+            }
         }
     }
 }

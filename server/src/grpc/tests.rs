@@ -27,13 +27,19 @@ use v1::event_service_client::EventServiceClient;
 use v1::ingest_service_client::IngestServiceClient;
 use v1::ledger_service_client::LedgerServiceClient;
 use v1::member_service_client::MemberServiceClient;
+use v1::reward_service_client::RewardServiceClient;
 use v1::subscription_service_client::SubscriptionServiceClient;
 
 use super::serve;
 use crate::state::State;
 
 mod fact;
+mod ledger;
 mod log;
+mod member;
+mod programme;
+mod reward;
+mod simulate;
 
 const OPERATOR: &str = "dev-operator";
 const URL: &str = "https://example.com/hooks";
@@ -175,6 +181,37 @@ fn reason(status: &Status) -> String {
     status.get_details_error_info().expect("every error has an ErrorInfo").reason
 }
 
+/// A refusal: code, reason and message, which names the field and the value.
+fn told(status: &Status) -> String {
+    format!("{:?} {}: {}", status.code(), reason(status), status.message())
+}
+
+/// The first field that a refusal blames; empty where it blames none.
+fn field(status: &Status) -> String {
+    status.get_details_bad_request().map(|bad| bad.field_violations[0].field.clone()).unwrap_or_default()
+}
+
+/// Each call was refused, and how: what it says stands in the table, ids of members shortened to names.
+fn all_refused<const N: usize>(names: &[(&str, &str)], calls: [(Result<(), Status>, &str); N]) {
+    for (outcome, expected) in calls {
+        let status = outcome.expect_err(expected);
+        let short = names.iter().fold(told(&status), |told, (id, name)| told.replace(id, name));
+        assert_eq!(short, expected);
+        if status.code() == Code::InvalidArgument {
+            let field = field(&status);
+            assert!(status.message().starts_with(&field) && !field.is_empty(), "{field}: {expected}");
+        }
+        if status.code() == Code::FailedPrecondition {
+            assert!(status.get_details_precondition_failure().is_some(), "{expected}");
+        }
+    }
+}
+
+/// What a call came to, without its answer.
+fn outcome<T>(result: Result<tonic::Response<T>, Status>) -> Result<(), Status> {
+    result.map(drop)
+}
+
 fn campaign() -> v1::Campaign {
     v1::Campaign {
         campaign_id: "velo-club".into(),
@@ -212,6 +249,33 @@ fn member_request() -> v1::RegisterMemberRequest {
         request_id: "member-1".into(),
         ..Default::default()
     }
+}
+
+/// Registers another member, who has joined.
+async fn register(caller: &As, email: &str) -> String {
+    let request = v1::RegisterMemberRequest {
+        identifiers: vec![v1::Identifier { key: "email".into(), value: email.into() }],
+        join_campaign_ids: vec!["velo-club".into()],
+        ..Default::default()
+    };
+    let made = MemberServiceClient::new(caller.clone()).register_member(request).await.expect("registered");
+    made.into_inner().member.expect("answered").member_id
+}
+
+/// Reports reviews of the first member: 150 points and 3 coins each.
+async fn reviews(caller: &As, id: &str, quantity: f64) -> v1::Receipt {
+    let request = v1::RecordConsumptionRequest { consumption: Some(consumption(id, quantity)) };
+    let answer = IngestServiceClient::new(caller.clone()).record_consumption(request).await.expect("accepted");
+    answer.into_inner().receipt.expect("answered")
+}
+
+fn points() -> Option<v1::Currency> {
+    Some(v1::Currency { kind: Some(v1::currency::Kind::PointsOfCampaignId("velo-club".into())) })
+}
+
+fn in_an_hour() -> prost_types::Timestamp {
+    let now = std::time::SystemTime::now() + Duration::from_secs(3_600);
+    now.into()
 }
 
 /// A campaign and a member who has joined; gives the member.
@@ -294,7 +358,7 @@ async fn consumptions_and_the_ledger() {
 
     let mut ledger = LedgerServiceClient::new(caller.clone());
     let member_id = member.member_id.clone();
-    let request = v1::GetBalancesRequest { member_id: member_id.clone() };
+    let request = v1::GetBalancesRequest { member_id: member_id.clone(), at: None };
     let balances = ledger.get_balances(request).await.expect("answered").into_inner().balances;
     let units = 1 + 3 + 598;
     assert_eq!(balances.iter().map(|b| b.amount).collect::<Vec<_>>(), [150 * units, 3 * units]);

@@ -18,7 +18,7 @@ use super::super::progress::Progress;
 use super::read;
 
 #[derive(Args, Debug)]
-pub(super) struct SimulateArgs {
+pub(in crate::cli) struct SimulateArgs {
     /// The campaign as it would be; standard input if absent or `-`
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,

@@ -30,7 +30,7 @@ const BATCH: usize = 1_000;
 const BATCH_BYTES: u64 = 2 << 20;
 
 #[derive(Args, Debug)]
-pub(super) struct ImportArgs {
+pub(in crate::cli) struct ImportArgs {
     /// The file; standard input if absent or `-`
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
