@@ -241,7 +241,7 @@ fn append_unsealed(disk: &MemoryDisk, member: MemberId, events: Vec<Event>) {
     let (journal, report) = disk.journal(0).unwrap();
     let (time, key_slot, member) = (UnixMillis(0), KeySlot::NONE, Some(member));
     let count = events.len() as u32;
-    let record = Record { tenant: TENANT, time, member, key_slot, key: None, events };
+    let record = Record { tenant: TENANT, time, member, key_slot, key: None, quiet: false, events };
     let mut block = BlockBuilder::new();
     block.push(&codec::encode_record(&record, &disk.member_keys()).unwrap(), count).unwrap();
     journal.append(report.head + 1, &[block.finish(report.head + 1, report.head, journal.head_hash())]).unwrap();

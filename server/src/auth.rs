@@ -469,6 +469,7 @@ mod tests {
                 time: UnixMillis(0),
                 tenant: TENANT,
                 member: None,
+                quiet: false,
                 key_slot: KeySlot::NONE,
                 event,
             };

@@ -269,7 +269,8 @@ mod tests {
                     time: UnixMillis(0),
                     tenant,
                     member: None,
-                    key_slot: KeySlot::NONE,
+                    quiet: false,
+                key_slot: KeySlot::NONE,
                     event,
                 };
                 directory.apply(&recorded);

@@ -90,7 +90,7 @@ struct MoreOfMember<'a> {
     segments: Cow<'a, BTreeSet<SegmentId>>,
     channels: Cow<'a, BTreeMap<String, bool>>,
     rewards: Cow<'a, BTreeMap<RewardId, RewardUse>>,
-    referrals: Cow<'a, Vec<Referred>>,
+    referrals: Cow<'a, [Referred]>,
 }
 
 /// What an account without [`parts_to_wire`] is made of.
