@@ -32,12 +32,15 @@ pub(super) fn up(mut draft: Draft<'_>) -> Result<Decision, Rejection> {
     Ok(Decision::Events(draft.events))
 }
 
-/// Points that were earned, or taken back, count for the rounds that run now.
+/// Points that were earned, or taken back, count for the rounds that run now. Prizes do not: who won a round would
+/// win the next by it.
 fn scores(draft: &mut Draft<'_>) -> Result<(), Rejection> {
     let mut scored: Vec<(MemberId, crate::id::CampaignId, i64)> = Vec::new();
     for event in &draft.events {
         let (member_id, campaign_id, points) = match event {
-            Event::PointsCredited(e) if e.origin.is_earned() => (e.member_id, &e.campaign_id, e.amount.0),
+            Event::PointsCredited(e) if e.origin.is_earned() && !matches!(e.origin, Origin::Leaderboard { .. }) => {
+                (e.member_id, &e.campaign_id, e.amount.0)
+            }
             Event::PointsDebited(e) if matches!(e.origin, Origin::Reversal { .. }) => {
                 (e.member_id, &e.campaign_id, -e.amount.0)
             }

@@ -118,12 +118,12 @@ pub fn keys(event: &Event) -> Vec<ItemKey> {
     }
 }
 
-/// The item of `key` after an event that changes it; `None` where it holds it already.
+/// The item of the `nth` of an event's [`keys`] after the event; `None` where it holds it already.
 ///
 /// # Panics
 ///
 /// If the event changes what is not there: `decide` checked it.
-pub fn apply(key: &ItemKey, item: Option<Item>, recorded: &Recorded<'_>) -> Option<Item> {
+pub fn apply((nth, key): (usize, &ItemKey), item: Option<Item>, recorded: &Recorded<'_>) -> Option<Item> {
     if item.as_ref().is_some_and(|item| recorded.sequence <= item.as_of) {
         return None;
     }
@@ -148,7 +148,8 @@ pub fn apply(key: &ItemKey, item: Option<Item>, recorded: &Recorded<'_>) -> Opti
         (Event::CouponsAdded(e), ItemKey::Coupon(_, code)) => Body::Coupon(Coupon {
             coupon_book_id: e.coupon_book_id.clone(),
             code: code.clone(),
-            place: e.first_place + e.codes.iter().position(|c| c == code).expect("it is one of them") as u64,
+            // The keys of the codes come after those of their places.
+            place: e.first_place + (nth - e.codes.len()) as u64,
             created_at: recorded.time,
             member_id: None,
             assigned_at: None,

@@ -8,7 +8,7 @@ use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::scripted::{ScriptedCourier, Step};
 use punchline_engine::id::Environment;
 use punchline_proto::v1;
-use punchline_runtime::clock::SystemClock;
+use punchline_runtime::clock::{Clock, SystemClock};
 use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions};
@@ -36,10 +36,11 @@ use crate::state::State;
 mod fact;
 mod ledger;
 mod log;
+mod stories;
 mod member;
-mod programme;
+
 mod reward;
-mod simulate;
+
 
 const OPERATOR: &str = "dev-operator";
 const URL: &str = "https://example.com/hooks";
@@ -74,10 +75,14 @@ impl Running {
     }
 
     async fn limited(per_minute: u32) -> Running {
+        Running::with_clock(Arc::new(SystemClock), per_minute).await
+    }
+
+    async fn with_clock(clock: Arc<dyn Clock>, per_minute: u32) -> Running {
         let dir = tempfile::tempdir().expect("a directory");
         let courier = Arc::new(ScriptedCourier::new());
         let options = NodeOptions {
-            clock: Arc::new(SystemClock),
+            clock,
             couriers: Couriers { http: courier.clone(), segment: courier.clone() },
             rulebook: Rulebook {
                 sealer: Arc::new(Sealer::new(&[7; 32])),

@@ -83,9 +83,9 @@ impl Views {
 
     /// Folds an event into the items that it changes.
     pub(super) fn apply_items(&mut self, recorded: &Recorded<'_>) -> Result<(), ViewsError> {
-        for key in item::keys(recorded.event) {
+        for (nth, key) in item::keys(recorded.event).into_iter().enumerate() {
             let before = self.item(recorded.tenant, &key)?;
-            if let Some(item) = item::apply(&key, before, recorded) {
+            if let Some(item) = item::apply((nth, &key), before, recorded) {
                 self.active.put(Table::Items, keys::item(recorded.tenant, &key), codec::encode_item(&item));
             }
         }
