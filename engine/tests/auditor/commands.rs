@@ -49,7 +49,7 @@ impl Auditor {
                 let short = self.read(who, currency).available() < amount;
                 let no = reasons([
                     (!self.has_card(who, currency), "NOT_JOINED"),
-                    (amount < 1, "INVALID_FIELD"),
+                    (amount < 1 || until.0 <= self.now, "INVALID_FIELD"),
                     (short, "INSUFFICIENT_BALANCE"),
                 ]);
                 if no.is_empty() {

@@ -138,11 +138,15 @@ impl Step {
             }
             Step::Join { who: n, beta } => Action::JoinCampaign { member_id: who(*n), campaign_id: campaign(*beta) },
             Step::Consume { id, who, other, hours_ago, lines } => {
-                let known_by = [Some(who), other.as_ref()];
-                // A quarter of the ids stand for a content, so that a repeat is one; the others tell them apart.
-                let (date, id) = match id % 4 {
-                    0 => (NOW, format!("{who}-{hours_ago}-{lines:?}")),
-                    _ => (UnixMillis(auditor.now - i64::from(*hours_ago) * HOUR_MS), format!("c{id}")),
+                let known_by = [Some(who), other.as_ref().filter(|_| id % 4 != 0)];
+                // A quarter of the ids stand for their content, so that a repeat is one.
+                let again = id % 4 == 0;
+                let (date, id, lines) = if again {
+                    let content = id / 4 % 4;
+                    (NOW, format!("again-{who}-{content}"), vec![(content, 1 + content)])
+                } else {
+                    let ago = i64::from(*hours_ago) * HOUR_MS;
+                    (UnixMillis(auditor.now - ago), format!("c{id}"), lines.clone())
                 };
                 let line = |(sku, quantity): &(u8, u8)| RawLine {
                     sku: SKUS[usize::from(*sku)].into(),
@@ -170,9 +174,13 @@ impl Step {
             Step::Place { id, who: n, of, amount, hours } => Action::PlaceHold {
                 member_id: who(*n),
                 hold_id: hold(id),
-                currency: currency(*of),
-                amount: i64::from(*amount),
-                until: UnixMillis(auditor.now + i64::from(*hours) * HOUR_MS),
+                currency: currency(if id % 2 == 0 { *id } else { *of }),
+                amount: if id % 2 == 0 { 5 } else { i64::from(*amount) },
+                // Some ask for the same again later.
+                until: match id % 2 {
+                    0 => UnixMillis(NOW.0 + 300 * 24 * HOUR_MS),
+                    _ => UnixMillis(auditor.now + i64::from(*hours) * HOUR_MS),
+                },
                 reason: reason(),
             },
             Step::Post { id, stranger, amount } => Action::PostHold {
