@@ -564,7 +564,7 @@ fn from() -> impl Strategy<Value = Option<Origin>> {
         Some(Origin::Hold { hold_id: "h".into(), reason: reason.clone() }),
         Some(Origin::Expiry { expired_at: NOW }),
         Some(Origin::Transfer { other_member_id: member(1), reason: reason.clone() }),
-        Some(Origin::Reversal { reversed_sequence: Sequence(9), reason }),
+        Some(Origin::Reversal { reversed_sequence: Sequence(9), reason, earned: false }),
         Some(Origin::Merge { other_member_id: member(1) }),
     ])
 }

@@ -9,6 +9,8 @@
 //! - A unit earns `points`; the line's points are multiplied as [`Stacking`](crate::loyalty::programme::Stacking)
 //!   says, and rounded down.
 
+use std::collections::BTreeMap;
+
 use cel::Value;
 use serde::Serialize;
 
@@ -17,7 +19,7 @@ use super::{Decision, WorkingSet, coupon, follow, live, referral, resolve, tenan
 use crate::command::Command;
 use crate::event::*;
 use crate::expression::variable;
-use crate::id::{MultiplierId, RuleId, Sequence};
+use crate::id::{CouponBookId, MultiplierId, RuleId, Sequence};
 use crate::loyalty::campaign::{Campaign, EarningRule};
 use crate::loyalty::consumption::{self, Consumption, Line, Receipt};
 use crate::loyalty::ledger::Currency;
@@ -53,7 +55,8 @@ pub(super) fn decide(
         lines: consumption.lines.clone(),
         identifiers_digest: consumption.identifiers_digest(set.digest_key),
     })?;
-    let mut earning = Earning { draft, consumption, matched: vec![false; consumption.lines.len()], seen: None };
+    let matched = vec![false; consumption.lines.len()];
+    let mut earning = Earning { draft, consumption, matched, seen: None, coupons: BTreeMap::new() };
     for card in &member.cards {
         let campaign = config.campaigns.get(&card.campaign_id).expect("campaigns are never removed");
         if campaign.validity.contains(consumption.consumed_at) {
@@ -84,6 +87,8 @@ struct Earning<'a> {
     matched: Vec<bool>,
     /// What expressions see of the consumption and of the member, once one is asked.
     seen: Option<(Value, Value)>,
+    /// Coupons given so far, of each book: the next free one is not one of them.
+    coupons: BTreeMap<CouponBookId, u64>,
 }
 
 /// What a campaign's rules came to so far.
@@ -94,13 +99,12 @@ struct Tally<'a> {
     card_seen: Option<Value>,
     cap_uses: Vec<CapUse>,
     rules: Vec<RuleId>,
-    coupons: u64,
 }
 
 impl<'a> Earning<'a> {
     fn campaign(&mut self, campaign: &'a Campaign, card: &'a Card) -> Result<(), Rejection> {
         let before = self.draft.events.len();
-        let mut tally = Tally { campaign, card, card_seen: None, cap_uses: Vec::new(), rules: Vec::new(), coupons: 0 };
+        let mut tally = Tally { campaign, card, card_seen: None, cap_uses: Vec::new(), rules: Vec::new() };
         for line in 0..self.consumption.lines.len() {
             for rule in &campaign.rules {
                 let sku = &self.consumption.lines[line].sku;
@@ -314,11 +318,12 @@ impl<'a> Earning<'a> {
     }
 
     /// One for the line, if any is left.
-    fn coupon(&mut self, rule: &EarningRule, line: u32, units: u64, tally: &mut Tally<'a>) -> Result<(), Rejection> {
+    fn coupon(&mut self, rule: &EarningRule, line: u32, units: u64, tally: &Tally<'_>) -> Result<(), Rejection> {
         let Some(book) = &rule.coupon_book else { return Ok(()) };
-        match coupon::next_free(self.draft.set, book, tally.coupons) {
+        let given = self.coupons.entry(book.clone()).or_default();
+        match coupon::next_free(self.draft.set, book, *given) {
             Ok(found) => {
-                tally.coupons += 1;
+                *given += 1;
                 let usage_id = format!("{}/{line}/{}", self.consumption.consumption_id, rule.id);
                 let (set, config) = (self.draft.set, self.draft.config);
                 let assigned = coupon::assigned(set, config, &found, self.draft.member(), "rule", &usage_id);

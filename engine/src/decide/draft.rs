@@ -6,6 +6,7 @@
 //! - An amount that would leave the range of what can be counted is refused, not wrapped.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::{RECORD_BYTES_MAX, WorkingSet};
 use crate::event::*;
@@ -33,12 +34,14 @@ pub(super) struct Draft<'a> {
     pub(super) parties: Vec<Party<'a>>,
     pub(super) events: Vec<Event>,
     obligations: u32,
+    /// What all members together have more by now.
+    moved: BTreeMap<Currency, i64>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(set: &'a WorkingSet<'a>, config: &'a TenantConfig, member: &'a Member) -> Draft<'a> {
         let lead = Party { before: Cow::Borrowed(member), now: member.clone() };
-        Draft { set, config, parties: vec![lead], events: Vec::new(), obligations: 0 }
+        Draft { set, config, parties: vec![lead], events: Vec::new(), obligations: 0, moved: BTreeMap::new() }
     }
 
     /// The record's own member, as it is now.
@@ -108,6 +111,7 @@ impl<'a> Draft<'a> {
         }
         let before = self.balance(member_id, currency)?;
         let after = before.checked_add(amount).ok_or_else(|| overflow(currency))?;
+        self.count(currency, amount)?;
         match currency {
             Currency::Points(campaign_id) => self.push(PointsCredited {
                 member_id,
@@ -144,6 +148,7 @@ impl<'a> Draft<'a> {
         }
         let before = self.balance(member_id, currency)?;
         let after = before.checked_sub(amount).ok_or_else(|| overflow(currency))?;
+        self.count(currency, -amount)?;
         match currency {
             Currency::Points(campaign_id) => self.push(PointsDebited {
                 member_id,
@@ -164,6 +169,15 @@ impl<'a> Draft<'a> {
                 origin,
             }),
         }
+    }
+
+    /// The house's account holds the opposite of all balances together.
+    fn count(&mut self, currency: &Currency, amount: i64) -> Result<(), Rejection> {
+        let all = self.set.house.accounts.get(currency).map_or(0, |account| account.members);
+        let moved = self.moved.entry(currency.clone()).or_default();
+        let sum = moved.checked_add(amount).filter(|moved| all.checked_add(*moved).is_some_and(|sum| sum > i64::MIN));
+        *moved = sum.ok_or_else(|| overflow(currency))?;
+        Ok(())
     }
 
     fn balance(&self, member_id: MemberId, currency: &Currency) -> Result<i64, Rejection> {

@@ -4,6 +4,8 @@
 //!
 //! - In this order, each looked at once: none of them changes what one before it goes by.
 
+use std::collections::BTreeSet;
+
 use cel::Value;
 use serde::Serialize;
 
@@ -32,22 +34,19 @@ pub(super) fn up(mut draft: Draft<'_>) -> Result<Decision, Rejection> {
     Ok(Decision::Events(draft.events))
 }
 
-/// Points that were earned, or taken back, count for the rounds that run now. Prizes do not: who won a round would
-/// win the next by it.
+/// Points that were earned, or taken back, count for the rounds that run now.
 fn scores(draft: &mut Draft<'_>) -> Result<(), Rejection> {
     let mut scored: Vec<(MemberId, crate::id::CampaignId, i64)> = Vec::new();
     for event in &draft.events {
         let (member_id, campaign_id, points) = match event {
-            Event::PointsCredited(e) if e.origin.is_earned() && !matches!(e.origin, Origin::Leaderboard { .. }) => {
-                (e.member_id, &e.campaign_id, e.amount.0)
-            }
-            Event::PointsDebited(e) if matches!(e.origin, Origin::Reversal { .. }) => {
+            Event::PointsCredited(e) if e.origin.is_earned() => (e.member_id, &e.campaign_id, e.amount.0),
+            Event::PointsDebited(e) if matches!(e.origin, Origin::Reversal { earned: true, .. }) => {
                 (e.member_id, &e.campaign_id, -e.amount.0)
             }
             _ => continue,
         };
         match scored.iter_mut().find(|(member, campaign, _)| *member == member_id && campaign == campaign_id) {
-            Some((_, _, sum)) => *sum += points,
+            Some((_, _, sum)) => *sum = sum.saturating_add(points),
             None => scored.push((member_id, campaign_id.clone(), points)),
         }
     }
@@ -101,7 +100,8 @@ pub(super) fn changes(config: &TenantConfig, member: &Member, now: UnixMillis) -
         Event::TierChanged(e) => Some((e.campaign_id.clone(), e.current_tier_id.clone())),
         _ => None,
     };
-    let mut seen = member.clone();
+    // None of them goes by another: they would take turns for ever.
+    let mut seen = Member { segments: BTreeSet::new(), ..member.clone() };
     for (campaign_id, tier) in events.iter().filter_map(after) {
         if let Some(card) = seen.cards.iter_mut().find(|card| card.campaign_id == campaign_id) {
             card.tier = tier;
@@ -131,7 +131,7 @@ pub(super) fn member_variable(member: &Member) -> Value {
         marketing_consent: bool,
         attributes: &'a std::collections::BTreeMap<String, String>,
         channels: &'a std::collections::BTreeMap<String, bool>,
-        segments: &'a std::collections::BTreeSet<crate::id::SegmentId>,
+        segments: &'a BTreeSet<crate::id::SegmentId>,
         coins: i64,
         /// Of all cards.
         points: i64,
@@ -150,7 +150,7 @@ pub(super) fn member_variable(member: &Member) -> Value {
         channels: &member.channels,
         segments: &member.segments,
         coins: member.coins.balance,
-        points: member.cards.iter().map(|card| card.points.balance).sum(),
+        points: member.cards.iter().fold(0, |sum, card| sum.saturating_add(card.points.balance)),
         consumptions: member.cards.iter().map(|card| card.consumptions).sum(),
         cards: member.cards.iter().map(seen_card).collect(),
     })
@@ -178,7 +178,7 @@ fn seen_card(card: &Card) -> SeenCard<'_> {
         campaign_id: card.campaign_id.as_str(),
         joined_at_ms: card.joined_at.0,
         points: card.points.balance,
-        earned: card.earned.iter().map(|(_, points)| points).sum(),
+        earned: card.earned_in(0, UnixMillis(0)),
         tier: card.tier.as_ref().map_or("", |tier| tier.as_str()),
         consumptions: card.consumptions,
     }

@@ -133,8 +133,9 @@ pub(super) fn award(
     let campaign = config.campaigns.get(campaign_id).ok_or_else(|| Rejection::CampaignNotFound(campaign_id.clone()))?;
     let board = campaign.programme.leaderboards.iter().find(|board| board.id == *leaderboard_id);
     let prize = board.and_then(|board| Some((board, board.prize(rank)?)));
-    // The board may have been changed since the round was ranked, and the member merged.
-    let (Some((board, prize)), false) = (prize, member.is_gone()) else { return Ok(Decision::Already(member.as_of)) };
+    // The board may have been changed since the round was ranked, and the member merged or blocked.
+    let earns = !member.is_gone() && member.blocked.is_none();
+    let (Some((board, prize)), true) = (prize, earns) else { return Ok(Decision::Already(member.as_of)) };
     let member_id: MemberId = member.id;
     let mut draft = Draft::new(set, config, member);
     draft.push(LeaderboardAwarded {

@@ -236,7 +236,8 @@ pub(super) fn reverse<'a>(
     if let Some(why) = why {
         return Err(Rejection::EntryNotReversible { entry, why });
     }
-    let origin = Origin::Reversal { reversed_sequence: entry, reason: reason.into() };
+    let earned = found.origin.is_earned();
+    let origin = Origin::Reversal { reversed_sequence: entry, reason: reason.into(), earned };
     let mut draft = Draft::new(set, config, member);
     if found.amount > 0 {
         within_overdraft(config, member, &found.currency, found.amount)?;

@@ -327,7 +327,9 @@ fn decide_fact(set: &WorkingSet<'_>, command: &Command, fact: &Fact) -> Result<D
             unreachable!("a fact's key leads to a fact's record")
         };
         let first = FactReceipt { sequence, time: record.time, member_id: recorded.member_id };
-        return Err(match fact::difference(recorded, found.ok().flatten(), fact) {
+        // Whom it was about may be another by now.
+        let about = recorded.member_id.map(|id| now_is(set, id));
+        return Err(match fact::difference(recorded, about, found.ok().flatten(), fact) {
             None => Rejection::FactExists { first },
             Some(field) => Rejection::FactExistsWithDifferentContent { field, first },
         });
@@ -368,12 +370,27 @@ fn once_before(sequence: Sequence, record: &Record, action: &Action) -> Result<D
             let same = e.coupon_book.coupon_book_id == *coupon_book_id && e.code == *code && e.order_id == *order_id;
             (same, "usage_id", usage_id)
         }
+        (Event::RedemptionRolledBack(e), Action::RollBackCoupon { coupon_book_id, code, reverted_usage_id, .. }) => {
+            let same = e.coupon_book_id == *coupon_book_id && e.code == *code;
+            (same, "reverted_usage_id", reverted_usage_id)
+        }
+        (event, Action::ReverseEntry { member_id, entry, .. }) if event.other_member() != Some(*member_id) => {
+            return Err(Rejection::EntryNotFound(*entry));
+        }
         (Event::GiftCardSent(e), Action::SendGiftCard { gift_card }) => {
             (e == gift_card, "gift_card_id", &gift_card.gift_card_id)
         }
         _ => return Ok(Decision::Already(sequence)),
     };
     if same { Ok(Decision::Already(sequence)) } else { Err(Rejection::IdReused { what, id: id.clone() }) }
+}
+
+/// Who a member is by now.
+fn now_is(set: &WorkingSet<'_>, mut id: MemberId) -> MemberId {
+    while let Some(into) = set.world.member(id).and_then(|member| member.merged_into) {
+        id = into;
+    }
+    id
 }
 
 /// Refuses a member who is nobody, or another one, by now.
@@ -500,12 +517,8 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
 /// What an entry moved: whose, of what, how much, from where.
 fn moved(event: &Event) -> Option<(MemberId, Currency, i64, &Origin)> {
     match event {
-        Event::PointsCredited(e) => {
-            Some((e.member_id, Currency::Points(e.campaign_id.clone()), e.amount.0, &e.origin))
-        }
-        Event::PointsDebited(e) => {
-            Some((e.member_id, Currency::Points(e.campaign_id.clone()), -e.amount.0, &e.origin))
-        }
+        Event::PointsCredited(e) => Some((e.member_id, Currency::Points(e.campaign_id.clone()), e.amount.0, &e.origin)),
+        Event::PointsDebited(e) => Some((e.member_id, Currency::Points(e.campaign_id.clone()), -e.amount.0, &e.origin)),
         Event::CoinsChanged(e) => Some((e.member_id, Currency::Coins, e.amount.0, &e.origin)),
         _ => None,
     }

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::dispatch::{BreakerState, DeliveryJob, DeliveryProgress, JobKind, PutBack, Subscription};
 use crate::id::{
-    AdvertiserId, CampaignId, CouponBookId, CredentialId, JobId, KeySlot, LeaderboardId, MemberId, MultiplierId, PunchcardId,
-    RewardId, RuleId, SegmentId, Sequence, SubscriptionId, Tenant, TierId,
+    AdvertiserId, CampaignId, CouponBookId, CredentialId, JobId, KeySlot, LeaderboardId, MemberId, MultiplierId,
+    PunchcardId, RewardId, RuleId, SegmentId, Sequence, SubscriptionId, Tenant, TierId,
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Line;
@@ -248,6 +248,9 @@ pub enum Origin {
         reversed_sequence: Sequence,
         /// Why, as given.
         reason: String,
+        /// Whether that one counted as earned: then this one takes it back from tiers and leaderboards.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        earned: bool,
     },
     /// Two members became one.
     Merge {
@@ -257,10 +260,11 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Whether it counts as earned: for tiers and leaderboards.
+    /// Whether it counts as earned: for tiers and leaderboards. A prize does not: who won a round would win the next
+    /// by it.
     pub fn is_earned(&self) -> bool {
-        use Origin::{Birthday, Consumption, FirstConsumption, Leaderboard, Referral};
-        matches!(self, Consumption { .. } | FirstConsumption { .. } | Birthday | Referral { .. } | Leaderboard { .. })
+        use Origin::{Birthday, Consumption, FirstConsumption, Referral};
+        matches!(self, Consumption { .. } | FirstConsumption { .. } | Birthday | Referral { .. })
     }
 }
 

@@ -90,9 +90,8 @@ impl Account {
         self.balance -= amount;
         match hold.and_then(|id| self.holds.iter().position(|h| h.id == id)) {
             Some(at) => {
-                let mut hold = self.holds.remove(at);
-                drop(take(&mut hold.lots, amount));
-                hold.lots.into_iter().for_each(|lot| self.put(lot));
+                drop(take(&mut self.holds[at].lots, amount));
+                self.free(at);
             }
             None => drop(take(&mut self.lots, amount)),
         }
@@ -110,15 +109,19 @@ impl Account {
 
     pub(crate) fn release(&mut self, id: &str) {
         if let Some(at) = self.holds.iter().position(|h| h.id == id) {
-            let hold = self.holds.remove(at);
-            // A debt that came up meanwhile is paid first.
-            let mut debt = (-(self.available() - hold.amount())).clamp(0, hold.amount());
-            for mut lot in hold.lots {
-                let paid = debt.min(lot.amount);
-                debt -= paid;
-                lot.amount -= paid;
-                self.put(lot);
-            }
+            self.free(at);
+        }
+    }
+
+    /// Gives free what is left of a hold.
+    fn free(&mut self, at: usize) {
+        // A debt that came up meanwhile is paid first.
+        let mut debt = (-self.available()).max(0);
+        for mut lot in self.holds.remove(at).lots {
+            let paid = debt.min(lot.amount);
+            debt -= paid;
+            lot.amount -= paid;
+            self.put(lot);
         }
     }
 
@@ -201,5 +204,11 @@ mod tests {
         assert_eq!((told(&a).as_str(), a.available()), ("-1 = [] held 0", -1));
         a.credit(4, at(2));
         assert_eq!(told(&a), "3 = [3@2] held 0");
+
+        // Also where a part of what was held is posted.
+        a.place("h", 3, UnixMillis(0));
+        a.debit(4, None);
+        a.debit(1, Some("h"));
+        assert_eq!((told(&a).as_str(), a.available()), ("-2 = [] held 0", -2));
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::expression::{Expression, RULE_NAMES};
 use crate::id::{CampaignId, CouponBookId, PunchcardId, RewardId, RuleId};
 use crate::loyalty::programme::Programme;
-use crate::quantity::{Coins, Points};
+use crate::quantity::{Coins, Points, Quantity};
 use crate::rejection::InvalidField;
 use crate::time::{Period, UnixMillis};
 
@@ -32,6 +32,9 @@ pub const SKUS_MAX: usize = 1_000;
 pub const SKU_LEN_MAX: usize = 128;
 /// Most points or coins that one unit earns: 10 000 units of 100 lines stay below 10^12.
 pub const REWARD_MAX: i64 = 1_000_000;
+/// Most points that a rule may make of one line, all multipliers counted: as many as a record holds stay below
+/// what a balance can hold.
+pub const LINE_POINTS_MAX: i64 = 10_000_000_000_000;
 /// Most stamps that one unit earns.
 pub const STAMPS_PER_UNIT_MAX: u32 = 100;
 /// Longest row of a punchcard.
@@ -249,7 +252,22 @@ impl Campaign {
                 return bad(format!("dynamic_events[{i}].sku"), dynamic.sku.clone(), "stands twice");
             }
         }
-        self.programme.validate(|id| self.rules.iter().any(|rule| rule.id == *id))
+        self.programme.validate(|id| self.rules.iter().any(|rule| rule.id == *id))?;
+        self.check_multiplied()
+    }
+
+    /// Multipliers may all hold at once.
+    fn check_multiplied(&self) -> Result<(), InvalidField> {
+        let percents: Vec<u32> = self.programme.multipliers.iter().map(|multiplier| multiplier.percent).collect();
+        for rule in &self.rules {
+            let line = rule.points.checked_mul(u64::from(Quantity::MAX));
+            let most = line.and_then(|line| self.programme.stacking.apply(line.0, &percents));
+            if most.is_none_or(|most| most > LINE_POINTS_MAX) {
+                let why = format!("would make more than {LINE_POINTS_MAX} points of one line by rule {}", rule.id);
+                return Err(InvalidField::new("multipliers", format!("{percents:?}"), why));
+            }
+        }
+        Ok(())
     }
 
     fn check_rule(&self, at: &str, rule: &EarningRule) -> Result<(), InvalidField> {

@@ -83,6 +83,9 @@ impl CouponBook {
         if !(1..=USES_MAX).contains(&self.uses_max) {
             return Err(InvalidField::new("uses_max", self.uses_max.to_string(), "must be from 1 to 100"));
         }
+        if self.discount_amount < 0 {
+            return Err(InvalidField::new("discount_amount", self.discount_amount.to_string(), "must be at least 0"));
+        }
         if self.expire_after_days > 36_500 {
             let days = self.expire_after_days.to_string();
             return Err(InvalidField::new("expire_after_days", days, "must be from 0 to 36500"));

@@ -142,11 +142,17 @@ fn properties(text: &str) -> Result<Json, InvalidField> {
     }
 }
 
-/// The first field in which a repeat differs from what was recorded, of those that it gives.
-pub fn difference(recorded: &FactPublished, member: Option<MemberId>, fact: &Fact) -> Option<&'static str> {
+/// The first field in which a repeat differs from what was recorded, of those that it gives. What was recorded
+/// is about `about` by now, the repeat about `member`.
+pub fn difference(
+    recorded: &FactPublished,
+    about: Option<MemberId>,
+    member: Option<MemberId>,
+    fact: &Fact,
+) -> Option<&'static str> {
     let checks = [
         ("type", recorded.fact_type == fact.fact_type),
-        ("identifiers", member.is_none() || recorded.member_id == member),
+        ("identifiers", member.is_none() || about == member),
         ("occurred_at", fact.occurred_at.is_none_or(|at| recorded.occurred_at == at)),
         ("properties", says_the_same(recorded, fact)),
     ];
@@ -243,7 +249,11 @@ mod tests {
             (r#"{"n":1,"who":{"name":"Ana"}}"#, &["email"], Some("properties")),
             (r#"{"email":"a@b","n":2,"who":{"name":"Ana"}}"#, &["who", "email"], Some("properties")),
         ] {
-            assert_eq!(difference(&recorded, None, &fact(properties, personal)), differs, "{properties} {personal:?}");
+            assert_eq!(
+                difference(&recorded, None, None, &fact(properties, personal)),
+                differs,
+                "{properties} {personal:?}"
+            );
         }
     }
 }

@@ -189,8 +189,13 @@ impl House {
             }
             Event::CouponUsed(e) => self.book(&e.coupon_book.coupon_book_id).used += 1,
             Event::RedemptionRolledBack(e) => {
+                let place: Option<u64> = e.coupon_id.rsplit_once('/').and_then(|(_, place)| place.parse().ok());
                 let book = self.book(&e.coupon_book_id);
                 book.used = book.used.saturating_sub(1);
+                // It was used by nobody in particular: it may be free again.
+                if let Some(place) = place.filter(|_| e.member_id.is_none()) {
+                    book.next_place = book.next_place.min(place);
+                }
             }
             Event::JobCompleted(e) => {
                 self.jobs.insert(e.job, JobRun { run: e.run, completed_at: at, concerned: e.concerned });

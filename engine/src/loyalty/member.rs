@@ -319,7 +319,8 @@ impl Card {
     pub fn earned_in(&self, months: u32, at: UnixMillis) -> i64 {
         let now = Period::Month.number(at);
         let inside = |month: i32| months == 0 || month > now - months as i32;
-        self.earned.iter().filter(|(month, _)| inside(*month)).map(|(_, points)| points).sum()
+        let inside = self.earned.iter().filter(|(month, _)| inside(*month));
+        inside.fold(0, |sum, (_, points)| sum.saturating_add(*points))
     }
 
     /// Points of a round.
@@ -331,18 +332,19 @@ impl Card {
     fn earn(&mut self, points: i64, at: UnixMillis) {
         let month = Period::Month.number(at);
         match self.earned.last_mut().filter(|(last, _)| *last >= month) {
-            Some((_, earned)) => *earned += points,
+            // What was spent can be earned again, without end: this is no balance.
+            Some((_, earned)) => *earned = earned.saturating_add(points),
             None => self.earned.push((month, points)),
         }
         if self.earned.len() > TIER_MONTHS_MAX as usize + 1 {
             let (_, oldest) = self.earned.remove(0);
-            self.earned[0].1 += oldest;
+            self.earned[0].1 = self.earned[0].1.saturating_add(oldest);
         }
     }
 
     fn count_score(&mut self, board: &LeaderboardId, round: i32, points: i64) {
         if let Some(score) = self.scores.iter_mut().find(|s| s.leaderboard_id == *board && s.round == round) {
-            score.points += points;
+            score.points = score.points.saturating_add(points);
             return;
         }
         let of_board = || self.scores.iter().enumerate().filter(|(_, s)| s.leaderboard_id == *board);
@@ -489,7 +491,7 @@ impl Member {
                 let card = self.card_mut(&e.campaign_id);
                 assert_eq!(card.points.balance, e.previous_balance.0, "points at {}", recorded.sequence);
                 card.points.debit(e.amount.0, e.hold_id.as_deref());
-                if matches!(e.origin, Origin::Reversal { .. }) {
+                if matches!(e.origin, Origin::Reversal { earned: true, .. }) {
                     card.earn(-e.amount.0, recorded.time);
                 }
                 self.entered(recorded.sequence);

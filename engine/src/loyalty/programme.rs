@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, civil};
 use serde::{Deserialize, Serialize};
 
-use crate::expression::{Expression, RULE_NAMES, SEGMENT_NAMES};
+use crate::expression::{Expression, RULE_NAMES};
 use crate::id::{LeaderboardId, MultiplierId, RewardId, RuleId, SegmentId, TierId};
 use crate::loyalty::campaign::{REWARD_MAX, Validity};
 use crate::quantity::{Coins, Points};
@@ -421,7 +421,7 @@ impl Segment {
     /// The field, with its value.
     pub fn validate(&self) -> Result<(), InvalidField> {
         check_name("name", &self.name)?;
-        Expression::parse("condition", self.condition.as_str(), SEGMENT_NAMES).map(drop)
+        Expression::parse_segment("condition", self.condition.as_str()).map(drop)
     }
 }
 

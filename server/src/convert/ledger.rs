@@ -153,7 +153,7 @@ fn origin(origin: Origin) -> Kind {
         Origin::Transfer { other_member_id, reason } => {
             Kind::Transfer(v1::TransferOrigin { other_member_id: other_member_id.to_string(), reason })
         }
-        Origin::Reversal { reversed_sequence, reason } => {
+        Origin::Reversal { reversed_sequence, reason, .. } => {
             Kind::Reversal(v1::ReversalOrigin { reversed_sequence: reversed_sequence.0, reason })
         }
         Origin::Merge { other_member_id } => Kind::Merge(v1::MergeOrigin { other_member_id: other_member_id.to_string() }),
