@@ -451,8 +451,15 @@ mod tests {
         ];
         for (i, event) in events.iter().enumerate() {
             let sequence = Sequence(i as u64 + 1);
-            let recorded =
-                Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant: TENANT, member: None, event };
+            let recorded = Recorded {
+                sequence,
+                cause: sequence,
+                time: UnixMillis(0),
+                tenant: TENANT,
+                member: None,
+                quiet: false,
+                event,
+            };
             directory.apply(&recorded);
         }
         let found = |key, environment| find_credential(&directory, key, environment).map(|(tenant, _)| tenant);

@@ -263,7 +263,15 @@ mod tests {
             let mut directory = Directory::default();
             let tenant = Tenant { advertiser: ADVERTISER, environment: Environment::Production };
             for (event, sequence) in events.iter().zip((1..).map(Sequence)) {
-                let recorded = Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant, member: None, event };
+                let recorded = Recorded {
+                    sequence,
+                    cause: sequence,
+                    time: UnixMillis(0),
+                    tenant,
+                    member: None,
+                    quiet: false,
+                    event,
+                };
                 directory.apply(&recorded);
             }
             let starts = |is_dev| check_journal(&directory, is_dev).is_ok();

@@ -465,12 +465,8 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
 /// What an entry moved: whose, of what, how much, from where.
 fn moved(event: &Event) -> Option<(MemberId, Currency, i64, &Origin)> {
     match event {
-        Event::PointsCredited(e) => {
-            Some((e.member_id, Currency::Points(e.campaign_id.clone()), e.amount.0, &e.origin))
-        }
-        Event::PointsDebited(e) => {
-            Some((e.member_id, Currency::Points(e.campaign_id.clone()), -e.amount.0, &e.origin))
-        }
+        Event::PointsCredited(e) => Some((e.member_id, Currency::Points(e.campaign_id.clone()), e.amount.0, &e.origin)),
+        Event::PointsDebited(e) => Some((e.member_id, Currency::Points(e.campaign_id.clone()), -e.amount.0, &e.origin)),
         Event::CoinsChanged(e) => Some((e.member_id, Currency::Coins, e.amount.0, &e.origin)),
         _ => None,
     }

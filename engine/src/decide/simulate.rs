@@ -199,8 +199,7 @@ fn fold(member: &mut Member, tenant: Tenant, time: UnixMillis, events: &[Event])
     for event in events {
         let sequence = member.as_of.next();
         let member_id = Some(member.id);
-        let recorded =
-            Recorded { sequence, cause: sequence, time, tenant, member: member_id, quiet: false, event };
+        let recorded = Recorded { sequence, cause: sequence, time, tenant, member: member_id, quiet: false, event };
         member.apply(&recorded);
     }
     member.entries_tail.clear();

@@ -222,10 +222,7 @@ impl CampaignService for Api {
         Ok(Response::new(v1::GetSettingsResponse { settings }))
     }
 
-    async fn update_settings(
-        &self,
-        request: Request<v1::UpdateSettingsRequest>,
-    ) -> Answer<v1::UpdateSettingsResponse> {
+    async fn update_settings(&self, request: Request<v1::UpdateSettingsRequest>) -> Answer<v1::UpdateSettingsResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let given = required("settings", request.settings)?;
         let etag = etag(&given.etag);

@@ -87,7 +87,15 @@ impl Api {
 
     fn example<'a>(&self, tenant: Tenant, event: &'a Event) -> Recorded<'a> {
         let time = self.state.node.clock().now();
-        Recorded { sequence: EXAMPLE_SEQUENCE, cause: EXAMPLE_SEQUENCE, time, tenant, member: None, quiet: false, event }
+        Recorded {
+            sequence: EXAMPLE_SEQUENCE,
+            cause: EXAMPLE_SEQUENCE,
+            time,
+            tenant,
+            member: None,
+            quiet: false,
+            event,
+        }
     }
 }
 
