@@ -30,8 +30,9 @@ const ALPHABET: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
 const CODE_BYTES: usize = 10;
 /// Characters of a made code.
 const CODE_LEN: usize = CODE_BYTES * 8 / 5;
-/// Items looked at for one page, where only some of them are wanted.
-const ITEMS_READ_MAX: usize = 5_000;
+/// Items looked at for one page, where only some of them are wanted: what is read between two commands holds
+/// these up.
+const ITEMS_READ_MAX: usize = 1_000;
 
 impl Api {
     async fn item(&self, tenant: Tenant, key: ItemKey) -> Result<Option<Item>, Refused> {
