@@ -12,6 +12,7 @@ use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Consumption;
 use crate::loyalty::coupon::{BookKind, CouponBook};
 use crate::loyalty::fact::Fact;
+use crate::loyalty::fact_type::FactType;
 use crate::loyalty::item::ItemKey;
 use crate::loyalty::job::{Job, Run};
 use crate::loyalty::ledger::Currency;
@@ -86,6 +87,11 @@ pub enum Action {
     },
     /// Let a member earn again.
     UnblockMember {
+        /// Who.
+        member_id: MemberId,
+    },
+    /// Erase a member's personal fields, for ever.
+    EraseMember {
         /// Who.
         member_id: MemberId,
     },
@@ -366,6 +372,13 @@ pub enum Action {
         /// What the caller believes to replace.
         etag: Option<String>,
     },
+    /// Register a type of facts, or register it anew; its version is ignored.
+    RegisterFactType {
+        /// All of it.
+        fact_type: FactType,
+        /// What the caller believes to replace; `0` where it believes that there is none.
+        etag: Option<String>,
+    },
     /// Place a standing order.
     CreateSubscription {
         /// All of it; its version is ignored.
@@ -532,6 +545,7 @@ impl Command {
             Action::UpdateMember { member_id, .. }
             | Action::BlockMember { member_id, .. }
             | Action::UnblockMember { member_id }
+            | Action::EraseMember { member_id }
             | Action::JoinCampaign { member_id, .. }
             | Action::AdjustBalance { member_id, .. }
             | Action::PlaceHold { member_id, .. }

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::event::Origin;
     use crate::event::{FactPublished, Json, PointsCredited};
-    use crate::id::{AdvertiserId, Environment, Sequence, Tenant};
+    use crate::id::{AdvertiserId, Environment, KeySlot, Sequence, Tenant};
     use crate::quantity::Points;
     use crate::time::UnixMillis;
 
@@ -68,7 +68,9 @@ mod tests {
     fn passes(filter: &str, event: &Event) -> bool {
         let (sequence, time) = (Sequence(42), UnixMillis(1_000));
         let member = Some("01966cf2-3c40-7000-8000-000000000001".parse().expect("a UUID"));
-        let recorded = Recorded { sequence, cause: sequence, time, tenant: TENANT, member, quiet: false, event };
+        let key_slot = KeySlot::NONE;
+        let recorded =
+            Recorded { sequence, cause: sequence, time, tenant: TENANT, member, key_slot, quiet: false, event };
         Filter::parse(filter).expect(filter).is_none_or(|f| f.passes(&recorded))
     }
 
@@ -90,6 +92,7 @@ mod tests {
             fact_type: "wallet_pass.installed".into(),
             member_id: None,
             occurred_at: UnixMillis(0),
+            personal: Json(r#"{"email":"a@b"}"#.into()),
             properties: Json(r#"{"platform":"ios","tags":["a","b"],"n":2.5}"#.into()),
         }
         .into();
@@ -104,6 +107,7 @@ mod tests {
             ("has(event.data.platform) && event.data.platform == 'ios'", false, true),
             ("event.data.tags.exists(t, t == 'b')", false, true),
             ("event.data.n > 2.0", false, true),
+            ("event.data.email == 'a@b'", false, true),
             ("event.member_id != ''", true, true),
             ("event.time_ms < 2000", true, true),
             ("event.type.matches('^points[.]')", true, false),

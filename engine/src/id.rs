@@ -34,6 +34,15 @@ impl InvalidId {
     }
 }
 
+/// Where the key is kept under which a member's personal fields are sealed. Not a secret, and told to nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct KeySlot(pub u64);
+
+impl KeySlot {
+    /// No key: nothing of it is sealed.
+    pub const NONE: KeySlot = KeySlot(0);
+}
+
 /// The tenant's company, as `1000000001`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AdvertiserId(pub u64);

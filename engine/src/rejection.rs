@@ -113,6 +113,9 @@ pub enum Rejection {
     /// No such member.
     #[error("member {0} not found")]
     MemberNotFound(MemberId),
+    /// The member's personal fields were erased; nothing about it changes any more.
+    #[error("member {0} is erased")]
+    MemberErased(MemberId),
     /// Another member is known by this identifier.
     #[error("{kind} belongs to member {owner} already")]
     IdentifierTaken {
@@ -311,6 +314,7 @@ impl Rejection {
             Rejection::BalanceOverflow { .. } => "BALANCE_OVERFLOW",
             Rejection::InsufficientBalance { .. } => "INSUFFICIENT_BALANCE",
             Rejection::MemberNotFound(_) => "MEMBER_NOT_FOUND",
+            Rejection::MemberErased(_) => "MEMBER_ERASED",
             Rejection::IdentifierTaken { .. } => "IDENTIFIER_TAKEN",
             Rejection::NotJoined { .. } => "NOT_JOINED",
             Rejection::CampaignNotFound(_) => "CAMPAIGN_NOT_FOUND",

@@ -31,7 +31,7 @@ use punchline_engine::loyalty::member::Member;
 use punchline_engine::loyalty::programme::Leaderboard;
 use punchline_engine::loyalty::tenant::{Directory, TenantConfig};
 use punchline_engine::time::UnixMillis;
-use punchline_storage::views::ViewsError;
+use punchline_storage::views::{DueHold, ViewsError};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -255,11 +255,10 @@ impl Jobs {
     /// Rewards the best of each round that ended since the last run.
     async fn award(&self, tenant: Tenant, run: Run, last: Option<Run>) -> Result<(), JobError> {
         let config = self.config(tenant)?;
-        let of_campaign = |(id, campaign): (&CampaignId, _)| {
-            let campaign: &Arc<punchline_engine::loyalty::campaign::Campaign> = campaign;
-            campaign.programme.leaderboards.iter().map(|board| (id.clone(), board.clone())).collect::<Vec<_>>()
-        };
-        let mut boards: Vec<(CampaignId, Leaderboard)> = config.campaigns.iter().flat_map(of_campaign).collect();
+        let mut boards: Vec<(CampaignId, Leaderboard)> = Vec::new();
+        for (id, campaign) in &config.campaigns {
+            boards.extend(campaign.programme.leaderboards.iter().map(|board| (id.clone(), board.clone())));
+        }
         while !boards.is_empty() {
             let mut winners = 0;
             let fit = boards.iter().take_while(|(_, board)| {
@@ -399,7 +398,7 @@ impl Jobs {
     async fn time_out_due(&self) -> Result<u64, JobError> {
         let now = self.clock.now();
         let due = self.submitter.read(move |views| views.due_holds(now, BATCH)).await??;
-        let time_out = |due: punchline_storage::views::DueHold| Command {
+        let time_out = |due: DueHold| Command {
             tenant: due.tenant,
             request_id: None,
             action: Action::TimeOutHold { member_id: due.member_id, hold_id: due.hold_id },

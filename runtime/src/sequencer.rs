@@ -13,6 +13,7 @@
 //! - Reads run here too and are answered with the batch, so nobody ever sees what a crash could undo.
 //! - The views' overlay goes to disk only when everything in it is in the journal.
 //! - Times in the journal never decrease, whatever the clock does and across restarts.
+//! - An erasure is answered once the views are written behind, which destroys the key.
 //! - After a failed append the working set is thrown away and folded anew from what is on disk.
 //!
 //! # What is absent on purpose
@@ -30,7 +31,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select
 use punchline_engine::command::{Action, Command};
 use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve};
 use punchline_engine::event::{CommandKey, Event, Record};
-use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
 use punchline_engine::loyalty::item::{Item, ItemKey};
 use punchline_engine::loyalty::ledger::{Entry, House};
 use punchline_engine::loyalty::member::Member;
@@ -40,6 +41,7 @@ use punchline_engine::time::UnixMillis;
 use punchline_storage::block::{BlockBuilder, BlockHash, RECORD_BYTES_MAX};
 use punchline_storage::codec;
 use punchline_storage::journal::Journal;
+use punchline_storage::member_keys::{KeysError, MemberKeys};
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::views::{Overlay, Views, ViewsError, write_behind};
 use tokio::sync::oneshot;
@@ -91,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) rows: Arc<dyn Rows>,
+    pub(crate) keys: Arc<MemberKeys>,
     pub(crate) health: Arc<Health>,
     pub(crate) free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
     pub(crate) reserve_bytes: u64,
@@ -110,6 +113,9 @@ pub enum FoldError {
     /// The views.
     #[error(transparent)]
     Views(#[from] ViewsError),
+    /// There is no key to seal with.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }
 
 /// Opens the views and applies the journal after their checkpoint, writing them behind whenever
@@ -122,21 +128,22 @@ pub enum FoldError {
 pub fn fold(
     journal: &dyn Journal,
     rows: Arc<dyn Rows>,
+    keys: &Arc<MemberKeys>,
     members_cached: usize,
     waiting_rows_max: usize,
 ) -> Result<(Views, u64), FoldError> {
-    let mut views = Views::open(rows.clone(), members_cached)?;
+    let mut views = Views::open(rows.clone(), keys.clone(), members_cached)?;
     let begun_at = views.checkpoint();
     let mut next = begun_at.next();
     while let Some(block) = journal.read(next.0).map_err(ReadError::from)? {
         for (first, _, bytes) in block.records() {
             if first >= next.0 {
-                views.apply(Sequence(first), &feed::decode(first, bytes)?)?;
+                views.apply(Sequence(first), &feed::decode(first, bytes, keys)?)?;
             }
         }
         next = Sequence(block.last_sequence() + 1);
         if views.waiting_rows() >= waiting_rows_max {
-            settle(&mut views, &*rows).map_err(ViewsError::from)?;
+            settle(&mut views, keys, &*rows).map_err(ViewsError::from)?;
         }
     }
     let applied = next.0 - 1 - begun_at.0;
@@ -144,9 +151,9 @@ pub fn fold(
 }
 
 /// Writes everything that waits, at once: for whoever folds and has nobody to hold up.
-pub(crate) fn settle(views: &mut Views, rows: &dyn Rows) -> Result<(), RowsError> {
+pub(crate) fn settle(views: &mut Views, keys: &MemberKeys, rows: &dyn Rows) -> Result<(), RowsError> {
     if let Some(overlay) = views.freeze() {
-        write_behind(rows, &overlay, || {})?;
+        write_behind(rows, keys, &overlay, || {})?;
         // The members of the overlay are to be taken over, not copied: let go of it first.
         drop(overlay);
         views.written();
@@ -175,6 +182,10 @@ pub(crate) struct Sequencer {
     writing: bool,
     /// The frozen overlay is with the write-behind thread: all in it is durable.
     handed_over: Arc<AtomicBool>,
+    /// Answers to erasures, which leave once the keys are destroyed: with the next overlay that is written,
+    /// and with the one that is being written.
+    erasing: Vec<Reply>,
+    erased: Vec<Reply>,
 }
 
 impl Sequencer {
@@ -196,6 +207,8 @@ impl Sequencer {
             disk_full: None,
             writing: false,
             handed_over: Arc::default(),
+            erasing: Vec::new(),
+            erased: Vec::new(),
             parts,
         };
         sequencer.continue_journal();
@@ -280,7 +293,17 @@ impl Sequencer {
 
     fn take(&mut self, job: Job) {
         let reply = match job {
-            Job::One(command, to, permit) => Reply::One(to, self.decide(&command), permit),
+            Job::One(command, to, permit) => {
+                let answer = self.decide(&command);
+                let erases = matches!(command.action, Action::EraseMember { .. }) && answer.is_ok();
+                let reply = Reply::One(to, answer, permit);
+                if erases {
+                    self.checkpoint_asked = true;
+                    self.erasing.push(reply);
+                    return;
+                }
+                reply
+            }
             Job::Many(commands, to, permit) => {
                 let answers = commands.iter().map(|command| self.decide(command)).collect();
                 Reply::Many(to, answers, permit)
@@ -329,7 +352,7 @@ impl Sequencer {
     }
 
     fn try_decide(&mut self, command: &Command) -> Result<Result<Outcome, Rejection>, FoldError> {
-        let Considered { tenant, now, key, member, decision } = self.consider(command)?;
+        let Considered { tenant, now, key, member, key_slot, decision } = self.consider(command)?;
         let events = match decision {
             Ok(Decision::Events(events)) => events,
             Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),
@@ -339,9 +362,15 @@ impl Sequencer {
             Event::MemberCreated(e) => Some(e.member_id),
             _ => member,
         };
-        let record = Record { tenant, time: now, member, key, quiet: command.is_quiet(), events };
+        let is_fact = matches!(events[0], Event::FactPublished(_));
+        let key_slot = match member {
+            // The first event that the member's row takes in: a fact is none.
+            Some(_) if key_slot == KeySlot::NONE && !is_fact => self.next_key_slot()?,
+            _ => key_slot,
+        };
+        let record = Record { tenant, time: now, member, key_slot, key, quiet: command.is_quiet(), events };
         self.encoded.clear();
-        codec::encode_record_into(&record, &mut self.encoded);
+        codec::encode_record_into(&record, &self.parts.keys, &mut self.encoded)?;
         if self.encoded.len() > RECORD_BYTES_MAX {
             return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
         }
@@ -384,6 +413,7 @@ impl Sequencer {
             }
             None => None,
         };
+        let key_slot = member.as_deref().map_or(KeySlot::NONE, |member| member.key_slot);
         let nothing_yet = House::default();
         let around = Around { sequencer: self, tenant, failed: RefCell::default() };
         let set = WorkingSet {
@@ -396,12 +426,20 @@ impl Sequencer {
             house: self.views.houses().get(&tenant).filter(|_| !creates_advertiser).unwrap_or(&nothing_yet),
             next: self.next,
             world: &around,
+            digest_key: self.parts.keys.digest_key(),
         };
         let decision = decide(&set, command);
         match around.failed.into_inner() {
             Some(error) => Err(error),
-            None => Ok(Considered { tenant, now, key, member: member_id, decision }),
+            None => Ok(Considered { tenant, now, key, member: member_id, key_slot, decision }),
         }
+    }
+
+    /// A key that nothing is sealed under. What was decided and lost may have been, and is not in the journal.
+    fn next_key_slot(&self) -> Result<KeySlot, FoldError> {
+        let next = KeySlot(self.views.key_slot().0 + 1);
+        self.parts.keys.prepare(next)?;
+        Ok(next)
     }
 
     fn append(&mut self, record: Record) -> Result<Arc<Stored>, FoldError> {
@@ -452,7 +490,7 @@ impl Sequencer {
         let at = self.recent.partition_point(|s| s.last() < sequence);
         match self.recent.get(at).filter(|s| s.first <= sequence) {
             Some(stored) => Ok(Some(stored.clone())),
-            None => feed::record_at(&*self.parts.journal, sequence),
+            None => feed::record_at(&*self.parts.journal, &self.parts.keys, sequence),
         }
     }
 
@@ -478,7 +516,16 @@ impl Sequencer {
 
     /// Freezes the overlay. It travels with the batch, so that it is written once all of it is durable.
     fn checkpoint(&mut self) {
-        let Some(overlay) = self.views.freeze() else { return };
+        // Where the node ends, an earlier one may not have been written in time.
+        if self.writing {
+            return;
+        }
+        let erasing = std::mem::take(&mut self.erasing);
+        let Some(overlay) = self.views.freeze() else {
+            // All is written, and their keys are destroyed.
+            return self.batch.replies.extend(erasing);
+        };
+        self.erased = erasing;
         self.writing = true;
         self.handed_over.store(false, Ordering::Release);
         let (write_behind, handed_over) = (self.parts.write_behind.clone(), self.handed_over.clone());
@@ -492,7 +539,10 @@ impl Sequencer {
     fn written(&mut self, written: Result<(), RowsError>) {
         self.writing = false;
         match written {
-            Ok(()) => self.views.written(),
+            Ok(()) => {
+                self.views.written();
+                self.batch.replies.append(&mut self.erased);
+            }
             Err(error) => {
                 tracing::error!(%error, "the views could not be written");
                 let what = error.to_string();
@@ -542,7 +592,8 @@ impl Sequencer {
     /// until the journal opens again. `Some` when it is time to end.
     fn run_stopped(&mut self, jobs: &Receiver<Job>, why: Unavailable) -> Option<Option<oneshot::Sender<()>>> {
         let lost = std::mem::take(&mut self.batch);
-        lost.replies.into_iter().for_each(|reply| reply.send(&Err(why.clone())));
+        let erasures = self.erased.drain(..).chain(self.erasing.drain(..));
+        lost.replies.into_iter().chain(erasures).for_each(|reply| reply.send(&Err(why.clone())));
         // Whether it was written is read from the disk below.
         drop(self.await_written());
         self.writing = false;
@@ -591,9 +642,10 @@ impl Sequencer {
     }
 
     fn fold_anew(&mut self) -> bool {
+        let journal = &*self.parts.journal;
         // Without writing: the overlay's bounds hold for what there is to fold, and others may be at the rows
         // (the write-behind thread, a verification).
-        match fold(&*self.parts.journal, self.parts.rows.clone(), self.parts.members_cached, usize::MAX) {
+        match fold(journal, self.parts.rows.clone(), &self.parts.keys, self.parts.members_cached, usize::MAX) {
             Ok((views, _)) => {
                 self.directory = views.directory().clone();
                 self.views = views;
@@ -614,7 +666,10 @@ impl Sequencer {
         }
         self.checkpoint();
         self.hand_over();
-        drop(self.await_written());
+        if let Some(written) = self.await_written() {
+            self.written(written);
+            self.hand_over();
+        }
         let _ = done.send(());
     }
 }
@@ -626,6 +681,8 @@ struct Considered {
     key: Option<CommandKey>,
     /// The member that it is about.
     member: Option<MemberId>,
+    /// Where that one's key is.
+    key_slot: KeySlot,
     decision: Result<Decision, Rejection>,
 }
 

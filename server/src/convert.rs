@@ -13,7 +13,6 @@ use punchline_delivery::dialect::standard;
 use punchline_engine::event::Recorded;
 use punchline_engine::id::InvalidId;
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine, Receipt};
-use punchline_engine::loyalty::fact::RawFact;
 use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::loyalty::member::Identifier;
 use punchline_engine::rejection::InvalidField;
@@ -25,6 +24,7 @@ use crate::refuse::{Refused, invalid_id};
 pub mod admin;
 pub mod campaign;
 pub mod delivery;
+pub mod fact;
 pub mod ledger;
 pub mod member;
 pub mod page;
@@ -51,18 +51,6 @@ pub fn id<T: FromStr<Err = InvalidId>>(field: &str, value: &str) -> Result<T, Re
 /// As [`id`].
 pub fn optional_id<T: FromStr<Err = InvalidId>>(field: &str, value: &str) -> Result<Option<T>, Refused> {
     if value.is_empty() { Ok(None) } else { id(field, value).map(Some) }
-}
-
-/// A fact as it came in; checked by the engine.
-pub fn fact(fact: v1::Fact) -> RawFact {
-    RawFact {
-        source: fact.source,
-        fact_id: fact.fact_id,
-        fact_type: fact.r#type,
-        identifiers: fact.identifiers.into_iter().map(|i| (i.key, i.value)).collect(),
-        occurred_at: fact.occurred_at,
-        properties: fact.properties_json,
-    }
 }
 
 /// A number that a message has for an enum's word.

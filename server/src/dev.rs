@@ -232,7 +232,7 @@ pub(crate) fn tell(text: &str) {
 mod tests {
     use super::*;
     use punchline_engine::event::{AdvertiserCreated, CredentialIssued, CredentialRevoked, Event, Recorded};
-    use punchline_engine::id::Sequence;
+    use punchline_engine::id::{KeySlot, Sequence};
     use punchline_engine::time::UnixMillis;
 
     fn issued(id: &str, secret: &str) -> Event {
@@ -270,6 +270,7 @@ mod tests {
                     tenant,
                     member: None,
                     quiet: false,
+                key_slot: KeySlot::NONE,
                     event,
                 };
                 directory.apply(&recorded);

@@ -141,6 +141,18 @@ impl Refused {
             .retry_after(retry_after_ms)
     }
 
+    /// More in one call than the advertiser's limit has left.
+    pub fn batch_rate_limited(retry_after_ms: u64, count: usize, per_minute: u32) -> Refused {
+        let mut refused = Refused::rate_limited(retry_after_ms);
+        if count > per_minute as usize {
+            // No window is ever large enough.
+            refused.retry_after_ms = None;
+            refused.message =
+                format!("a batch of {count} never fits into the limit of {per_minute} a minute: split it");
+        }
+        refused
+    }
+
     /// The state of things does not allow it.
     pub fn precondition(reason: &'static str, message: impl Into<String>) -> Refused {
         Refused::new(Code::FailedPrecondition, 409, reason, message)
@@ -214,12 +226,13 @@ impl From<Rejection> for Refused {
             }
             R::FactExists { first } => {
                 let mut refused = refuse(AlreadyExists, 409);
-                refused.metadata = vec![("sequence", first.sequence.to_string())];
+                refused.metadata = convert::fact::receipt_facts(&first);
                 refused
             }
             R::FactExistsWithDifferentContent { field, first } => {
                 let mut refused = refuse(AlreadyExists, 409);
-                refused.metadata = vec![("sequence", first.sequence.to_string()), ("field", field.into())];
+                refused.metadata = convert::fact::receipt_facts(&first);
+                refused.metadata.push(("field", field.into()));
                 refused
             }
             R::AccountNotFound | R::UserHasNoCards => refuse(NotFound, 404),
@@ -234,6 +247,7 @@ impl From<Rejection> for Refused {
             R::NotJoined { member, .. } => refuse(FailedPrecondition, 409).about("member", member),
             R::CampaignNotActive(id) => refuse(FailedPrecondition, 409).about("campaign", id),
             R::MemberNotFound(id) => refuse(NotFound, 404).about("member", id),
+            R::MemberErased(id) => refuse(FailedPrecondition, 409).about("member", id),
             R::CampaignNotFound(id) => refuse(NotFound, 404).about("campaign", id),
             R::AdvertiserNotFound(id) => refuse(NotFound, 404).about("advertiser", id),
             R::CredentialNotFound(id) => refuse(NotFound, 404).about("credential", id),

@@ -20,7 +20,7 @@ use punchline_engine::dispatch::{
 };
 use punchline_engine::event::*;
 use punchline_engine::expression::{Expression, RULE_NAMES};
-use punchline_engine::id::{AdvertiserId, CampaignId, Environment, PunchcardId, RewardId, RuleId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, CampaignId, Environment, KeySlot, PunchcardId, RewardId, RuleId, Sequence, Tenant};
 use punchline_engine::loyalty::account::{Account, Hold, Lot};
 use punchline_engine::loyalty::campaign::{EarningRule, ExternalReward};
 use punchline_engine::loyalty::consumption::Line;
@@ -33,8 +33,38 @@ use punchline_engine::loyalty::tenant::SealedSecret;
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
 use punchline_storage::block::RECORD_BYTES_MAX;
-use punchline_storage::codec::*;
+use punchline_storage::codec::{
+    self, CodecError, decode_delivery_row, decode_delivery_state, decode_house, encode_delivery_row,
+    encode_delivery_state, encode_house,
+};
+use punchline_storage::member_keys::MemberKeys;
+use punchline_storage::memory::MemoryDisk;
 use samples::*;
+
+/// Keys that are the same in every run.
+fn keys() -> MemberKeys {
+    MemoryDisk::new().member_keys()
+}
+
+fn encode_record(record: &Record) -> Vec<u8> {
+    codec::encode_record(record, &keys()).unwrap()
+}
+
+fn encode_record_into(record: &Record, out: &mut Vec<u8>) {
+    codec::encode_record_into(record, &keys(), out).unwrap();
+}
+
+fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
+    codec::decode_record(bytes, &keys())
+}
+
+fn encode_member(member: &Member) -> Vec<u8> {
+    codec::encode_member(member, &keys()).unwrap()
+}
+
+fn decode_member(bytes: &[u8]) -> Result<Member, CodecError> {
+    codec::decode_member(bytes, &keys())
+}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
@@ -81,7 +111,8 @@ fn every_setting_of_a_subscription_comes_back() {
     for auth in auths {
         let subscription = Subscription { auth, ..full.clone() };
         let events = vec![SubscriptionUpdated { subscription }.into()];
-        let record = Record { tenant: TENANT, time: NOW, member: None, key: None, quiet: false, events };
+        let (member, key_slot, key, quiet) = (None, KeySlot::NONE, None, false);
+        let record = Record { tenant: TENANT, time: NOW, member, key_slot, key, quiet, events };
         assert_eq!(decode_record(&encode_record(&record)), Ok(record));
     }
 }
@@ -107,6 +138,7 @@ fn what_a_campaign_does_beyond_its_rules_comes_back() {
         tenant: TENANT,
         time: NOW,
         member: None,
+        key_slot: KeySlot::NONE,
         key: None,
         quiet: false,
         events: vec![CampaignUpdated { campaign: full }.into()],
@@ -132,6 +164,61 @@ fn every_kind_comes_back() {
     }
 }
 
+fn check_golden(golden: &mut String, append: bool, name: &str, record: &Record) {
+    let known = golden.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    match known {
+        Some(known) => {
+            assert_eq!(decode_record(&unhex(known)).as_ref(), Ok(record), "{name} is read");
+            assert_eq!(hex(&encode_record(record)), known, "{name} is written");
+        }
+        None => {
+            assert!(append, "{name} has no line: see the head of this file");
+            writeln!(golden, "{name} {}", hex(&encode_record(record))).unwrap();
+        }
+    }
+}
+
+/// What the words of a member's personal fields are found in.
+fn is_legible(bytes: &[u8]) -> bool {
+    let words = ["ana@example.com", "40720005123", "Ana", "ro-RO"];
+    words.iter().any(|word| bytes.windows(word.len()).any(|window| window == word.as_bytes()))
+}
+
+#[test]
+fn personal_fields_are_sealed_until_their_key_is_destroyed() {
+    let keys = keys();
+    let slot = KeySlot(3);
+    let personal = [EventType::MemberCreated, EventType::MemberUpdated];
+    let records = personal.map(|kind| {
+        let mut record = Record { key_slot: slot, ..sample(kind) };
+        if let Event::MemberUpdated(event) = &mut record.events[0] {
+            (event.identifiers, event.profile) = (identifiers(), profile());
+        }
+        record
+    });
+    let rows = [sample_member()].map(|member| Member { key_slot: slot, ..member });
+    let sealed = records.each_ref().map(|record| codec::encode_record(record, &keys).unwrap());
+    let sealed_rows = rows.each_ref().map(|member| codec::encode_member(member, &keys).unwrap());
+    assert!(is_legible(&codec::encode_record(&sample(EventType::MemberCreated), &keys).unwrap()), "the words are its");
+    assert!(!sealed.iter().chain(&sealed_rows).any(|bytes| is_legible(bytes)));
+    for (record, bytes) in records.iter().zip(&sealed) {
+        assert_eq!(codec::decode_record(bytes, &keys).as_ref(), Ok(record));
+        assert_eq!(&codec::encode_record(record, &keys).unwrap(), bytes, "the same each time");
+        let other = Record { key_slot: KeySlot(4), ..record.clone() };
+        let of_another = codec::encode_record(&other, &keys).unwrap();
+        assert!(!of_another.ends_with(&bytes[bytes.len() - 16..]), "each member has its own key");
+    }
+    keys.destroy(slot).unwrap();
+    for (record, bytes) in records.iter().zip(&sealed) {
+        let erased = record.impersonal().unwrap();
+        assert!(!erased.events[0].is_personal());
+        assert_eq!(codec::decode_record(bytes, &keys), Ok(erased), "all but the personal fields is what it was");
+        assert!(codec::encode_record(record, &keys).is_err());
+    }
+    let erased = Member { identifiers: vec![], profile: Profile::default(), ..rows[0].clone() };
+    assert_eq!(codec::decode_member(&sealed_rows[0], &keys), Ok(erased));
+}
+
 #[test]
 fn old_records_are_read() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/records-v1.txt");
@@ -139,16 +226,10 @@ fn old_records_are_read() {
     let append = std::env::var("PUNCHLINE_GOLDEN").as_deref() == Ok("append");
     for &kind in EventType::ALL {
         let record = sample(kind);
-        let known = golden.lines().find_map(|line| line.strip_prefix(kind.as_str())?.strip_prefix(' '));
-        match known {
-            Some(known) => {
-                assert_eq!(decode_record(&unhex(known)).as_ref(), Ok(&record), "{} is read", kind.as_str());
-                assert_eq!(hex(&encode_record(&record)), known, "{} is written", kind.as_str());
-            }
-            None => {
-                assert!(append, "{} has no line: see the head of this file", kind.as_str());
-                writeln!(golden, "{} {}", kind.as_str(), hex(&encode_record(&record))).unwrap();
-            }
+        check_golden(&mut golden, append, kind.as_str(), &record);
+        if kind == EventType::MemberCreated {
+            let sealed = Record { key_slot: KeySlot(300), ..record };
+            check_golden(&mut golden, append, "member.created#sealed", &sealed);
         }
     }
     if append {
@@ -162,6 +243,19 @@ fn a_write_key_is_read_as_one() {
     let Event::CredentialIssued(issued) = &mut record.events[0] else { panic!("another kind") };
     issued.credential.write_key = true;
     assert_eq!(decode_record(&encode_record(&record)), Ok(record));
+}
+
+#[test]
+fn what_is_personal_of_a_fact_comes_back() {
+    let mut record = sample(EventType::FactPublished);
+    let Event::FactPublished(fact) = &mut record.events[0] else { panic!("another kind") };
+    fact.personal = Json(r#"{"email":"ana@example.com"}"#.into());
+    let bytes = encode_record(&record);
+    assert_eq!(decode_record(&bytes), Ok(record));
+    // A field of its own, so that it can be sealed apart from the rest: number 7, bytes.
+    let text = br#"{"email":"ana@example.com"}"#;
+    let field = [&[7 << 3 | 2, text.len() as u8][..], text].concat();
+    assert!(bytes.windows(field.len()).any(|window| window == field));
 }
 
 /// What an account is without expiry and holds.
@@ -196,6 +290,8 @@ fn sample_member() -> Member {
         tenant: TENANT,
         identifiers: identifiers(),
         profile: profile(),
+        key_slot: KeySlot(3),
+        erased_at: None,
         blocked: Some(String::new()),
         coins: plain_account(i64::MAX),
         cards: vec![
@@ -263,6 +359,8 @@ fn obligation() -> Obligation {
 fn rows_come_back() {
     let plain =
         Member { blocked: None, cards: vec![], profile: Profile::default(), entries_tail: vec![], ..sample_member() };
+    let unsealed = Member { key_slot: KeySlot::NONE, ..sample_member() };
+    let erased = Member { identifiers: vec![], erased_at: Some(NOW), ..plain.clone() };
     // Odd accounts: none of these is what its balance alone would say.
     let odd = [
         Account { balance: 5, ..Account::default() },
@@ -271,18 +369,20 @@ fn rows_come_back() {
         Account { balance: -1, ..plain_account(1) },
     ];
     let odd = odd.map(|coins| Member { coins, merged_into: None, ..sample_member() });
-    for member in [sample_member(), plain].into_iter().chain(odd) {
+    for member in [sample_member(), plain, unsealed, erased].into_iter().chain(odd) {
         assert_eq!(decode_member(&encode_member(&member)), Ok(member));
     }
     for house in [sample_house(), House::default()] {
         assert_eq!(decode_house(&encode_house(&house)), Ok(house));
     }
     let item = Item { body: Body::Obligation(obligation()), as_of: Sequence(7) };
-    assert_eq!(decode_item(&encode_item(&item)), Ok(item));
+    assert_eq!(codec::decode_item(&codec::encode_item(&item)), Ok(item));
     for state in [sample_delivery_state(), DeliveryState::default()] {
         assert_eq!(decode_delivery_state(&encode_delivery_state(&state)), Ok(state));
     }
-    for row in delivery_rows() {
+    let mut sealed = delivery_rows().remove(0);
+    sealed.log[0].key_slot = KeySlot(7);
+    for row in delivery_rows().into_iter().chain([sealed]) {
         assert_eq!(decode_delivery_row(&encode_delivery_row(&row)), Ok(row));
     }
 }
@@ -418,7 +518,8 @@ fn no_earned_event_is_smaller_than_decide_counts_on() {
     };
     let bytes = |events| {
         let key = Some(CommandKey::Consumption("c".into()));
-        encode_record(&Record { tenant: TENANT, time: NOW, member: Some(member(1)), key, quiet: false, events }).len()
+        let (member, key_slot, quiet) = (Some(member(1)), KeySlot::NONE, false);
+        encode_record(&Record { tenant: TENANT, time: NOW, member, key_slot, key, quiet, events }).len()
     };
     let alone = bytes(vec![recorded.clone().into()]);
     for event in smallest_earned() {
@@ -560,13 +661,14 @@ fn any_record() -> impl Strategy<Value = Record> {
         ("[ab]?", "[ab]?", any::<i64>())
             .prop_map(|(job, subject, period)| { Some(CommandKey::Job { job, subject, period }) }),
     ];
-    let around = (any::<u64>(), any::<bool>(), any::<i64>(), prop::option::of(0u128..3), key);
+    let around = (any::<u64>(), any::<bool>(), any::<i64>(), prop::option::of(0u128..3), any::<u64>(), key);
     (around, first, prop::collection::vec(event, 0..6)).prop_map(
-        |((advertiser, production, time, m, key), first, mut events)| {
+        |((advertiser, production, time, m, slot, key), first, mut events)| {
             events.insert(0, first);
             let environment = if production { Environment::Production } else { Environment::Staging };
             let tenant = Tenant { advertiser: AdvertiserId(advertiser), environment };
-            Record { tenant, time: UnixMillis(time), member: m.map(member), key, quiet: time % 2 == 0, events }
+            let (time, member, key_slot) = (UnixMillis(time), m.map(member), KeySlot(slot));
+            Record { tenant, time, member, key_slot, key, quiet: time.0 % 2 == 0, events }
         },
     )
 }

@@ -176,7 +176,7 @@ impl Api {
 
     /// Points of each campaign, under its id, and coins under `coins`.
     pub async fn balances(&self, member_id: &str) -> std::collections::BTreeMap<String, i64> {
-        let request = v1::GetBalancesRequest { member_id: member_id.into(), at: None };
+        let request = v1::GetBalancesRequest { member_id: member_id.into(), ..Default::default() };
         let answer = self.ledger().get_balances(request).await.expect("the member exists").into_inner();
         answer.balances.into_iter().map(|balance| (currency(&balance), balance.amount)).collect()
     }

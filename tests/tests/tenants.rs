@@ -133,6 +133,7 @@ async fn what_is_anothers_is_not_found() {
     let attempts = v1::ListAttemptsRequest { subscription_id: subscription_id(), sequence: theirs.entry };
     let retry = v1::RetryDeliveryRequest { subscription_id: subscription_id(), sequence: theirs.entry };
     let entries = v1::ListEntriesRequest { member_id: member(), ..Default::default() };
+    let erase = v1::EraseMemberRequest { member_id: member() };
     let block = v1::BlockMemberRequest { member_id: member(), reason: "x".into() };
     let resume = v1::ResumeSubscriptionRequest { subscription_id: subscription_id() };
     let delete = v1::DeleteSubscriptionRequest { subscription_id: subscription_id() };
@@ -212,6 +213,7 @@ async fn what_is_anothers_is_not_found() {
         ("look up", came_to(members.lookup_member(look_up).await)),
         ("update member", came_to(members.update_member(update).await)),
         ("block", came_to(members.block_member(block).await)),
+        ("erase", came_to(members.erase_member(erase).await)),
         ("unblock", came_to(members.unblock_member(v1::UnblockMemberRequest { member_id: member() }).await)),
         ("join", came_to(members.join_campaign(join).await)),
         ("balances", came_to(ledger.get_balances(v1::GetBalancesRequest { member_id: member(), at: None }).await)),

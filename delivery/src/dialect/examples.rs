@@ -13,11 +13,12 @@ use punchline_engine::dispatch::{
 };
 use punchline_engine::event::*;
 use punchline_engine::id::{AdvertiserId, CampaignId, Environment, MemberId, PunchcardId, RuleId, Sequence, Tenant};
-use punchline_engine::id::{CredentialId, SubscriptionId};
+use punchline_engine::id::{CredentialId, KeySlot, SubscriptionId};
 use punchline_engine::loyalty::campaign::{
     Campaign, Cap, DynamicEvent, EarningRule, Overflow, Punchcard, SkuSelector, StampReward, Validity,
 };
 use punchline_engine::loyalty::consumption::Line;
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
 use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
@@ -41,6 +42,7 @@ pub fn description(event_type: EventType) -> &'static str {
         T::CampaignUpdated => "A campaign was changed; what was earned stays as it was earned.",
         T::MemberCreated => "A person joined the programme.",
         T::MemberUpdated => "A member's identifiers or profile changed.",
+        T::MemberErased => "A member's personal fields were erased: drop yours of that id.",
         T::MemberBlocked => "A member earns nothing until unblocked.",
         T::MemberUnblocked => "A member earns again.",
         T::MemberJoinedCampaign => "A member got a card: takes part in a campaign.",
@@ -74,6 +76,7 @@ pub fn description(event_type: EventType) -> &'static str {
         T::DeliveryProgressed => "How far deliveries have come.",
         T::DeliveryDeadLettered => "The last attempt failed; the delivery is kept and can be redriven.",
         T::DeadLettersRedriven => "Dead letters were put back to be attempted again.",
+        T::FactTypeRegistered => "A type of facts was registered, or registered anew.",
         other => plain::plain(other).expect("those that are packed stand above").0,
     }
 }
@@ -88,6 +91,7 @@ pub fn recorded(event: &Event) -> Recorded<'_> {
         time: at("2025-04-25T12:34:01Z"),
         tenant,
         member: None,
+        key_slot: KeySlot::NONE,
         quiet: false,
         event,
     }
@@ -121,6 +125,7 @@ pub fn example(event_type: EventType) -> Event {
             changed: vec!["profile.locale".into()],
         }
         .into(),
+        T::MemberErased => MemberErased { member_id }.into(),
         T::MemberBlocked => MemberBlocked { member_id, reason: "suspected of fraud".into() }.into(),
         T::MemberUnblocked => MemberUnblocked { member_id }.into(),
         T::MemberJoinedCampaign => MemberJoinedCampaign { member_id, campaign_id }.into(),
@@ -269,6 +274,7 @@ pub fn example(event_type: EventType) -> Event {
             member_id: Some(member()),
             occurred_at: at("2025-04-25T12:33:58Z"),
             properties: Json(r#"{"platform":"apple"}"#.into()),
+            personal: Json::empty(),
         }
         .into(),
         T::SubscriptionSecretRotated => SubscriptionSecretRotated {
@@ -291,6 +297,15 @@ pub fn example(event_type: EventType) -> Event {
         T::DeadLettersRedriven => {
             DeadLettersRedriven { subscription_id: subscription_id(), sequences: vec![Sequence(987)] }.into()
         }
+        T::FactTypeRegistered => FactTypeRegistered {
+            fact_type: FactType {
+                name: "fitting.booked".into(),
+                description: "A fitting was booked.".into(),
+                schema: r#"{"type":"object","properties":{"shop":{"type":"string"}}}"#.into(),
+                version: 1,
+            },
+        }
+        .into(),
         other => {
             let (_, fields) = plain::plain(other).expect("those that are packed stand above");
             let event = Event::from_plain(other.as_str(), &fields).expect("those that are packed stand above");

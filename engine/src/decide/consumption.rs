@@ -32,7 +32,7 @@ pub(super) fn decide(
     consumption: &Consumption,
 ) -> Result<Decision, Rejection> {
     if let Some((sequence, record)) = set.seen {
-        return Err(seen_before(sequence, record, consumption));
+        return Err(seen_before(set, sequence, record, consumption));
     }
     let config = tenant_config(set, command)?;
     let conflict = |(first, second)| Rejection::IdentifiersConflict { first, second };
@@ -51,7 +51,7 @@ pub(super) fn decide(
         member_id: member.id,
         consumed_at: consumption.consumed_at,
         lines: consumption.lines.clone(),
-        identifiers_digest: consumption.identifiers_digest(),
+        identifiers_digest: consumption.identifiers_digest(set.digest_key),
     })?;
     let mut earning = Earning { draft, consumption, matched: vec![false; consumption.lines.len()], seen: None };
     for card in &member.cards {
@@ -64,13 +64,13 @@ pub(super) fn decide(
     follow::up(earning.draft)
 }
 
-fn seen_before(sequence: Sequence, record: &Record, consumption: &Consumption) -> Rejection {
+fn seen_before(set: &WorkingSet<'_>, sequence: Sequence, record: &Record, consumption: &Consumption) -> Rejection {
     let receipt = Receipt::of(sequence, record.time, &record.events);
     let first = Box::new(receipt.expect("a consumption's key leads to a consumption's record"));
     let Some(Event::ConsumptionRecorded(recorded)) = record.events.first() else {
         unreachable!("the receipt was made from it")
     };
-    match consumption::difference(recorded, consumption) {
+    match consumption::difference(recorded, consumption, set.digest_key) {
         None => Rejection::ConsumptionExists { first },
         Some(field) => Rejection::ConsumptionExistsWithDifferentContent { field, first },
     }

@@ -75,7 +75,8 @@ impl<'a> Draft<'a> {
             let sequence = party.now.as_of.next();
             let (time, tenant) = (self.set.now, self.set.tenant);
             let member = Some(about);
-            party.now.apply(&Recorded { sequence, cause: sequence, time, tenant, member, quiet: false, event: &event });
+            let (key_slot, quiet, event) = (party.now.key_slot, false, &event);
+            party.now.apply(&Recorded { sequence, cause: sequence, time, tenant, member, key_slot, quiet, event });
         }
         self.events.push(event);
         Ok(())

@@ -9,7 +9,7 @@
 use super::draft::Draft;
 use super::{Decision, WorkingSet, check_identifiers, check_joinable, follow, resolve, text};
 use crate::event::{Event, MemberChannelSet, MemberCreated, MemberJoinedCampaign, MemberUpdated, Recorded};
-use crate::id::{CampaignId, MemberId};
+use crate::id::{CampaignId, KeySlot, MemberId};
 use crate::loyalty::fact::Fact;
 use crate::loyalty::member::{ATTRIBUTES_MAX, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
 use crate::loyalty::tenant::TenantConfig;
@@ -37,8 +37,8 @@ pub(super) fn register(
     let created = Event::from(created);
     let tenant = set.tenant;
     let (sequence, time) = (set.next, set.now);
-    let recorded =
-        Recorded { sequence, cause: sequence, time, tenant, member: Some(member_id), quiet: false, event: &created };
+    let (member, key_slot, quiet, event) = (Some(member_id), KeySlot::NONE, false, &created);
+    let recorded = Recorded { sequence, cause: sequence, time, tenant, member, key_slot, quiet, event };
     let member = Member::created_by(&recorded).expect("the event creates a member");
     let mut draft = Draft::new(set, config, &member);
     draft.events.push(created);

@@ -33,6 +33,7 @@ use crate::id::{AdvertiserId, CampaignId, MemberId, Sequence, Tenant};
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::coupon::CouponBook;
 use crate::loyalty::fact::{self, Fact, FactReceipt};
+use crate::loyalty::fact_type::{FACT_TYPES_MAX, FactType};
 use crate::loyalty::item::{Item, ItemKey};
 use crate::loyalty::ledger::{Currency, Entry, House};
 use crate::loyalty::member::{CARDS_MAX, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
@@ -66,6 +67,8 @@ pub struct WorkingSet<'a> {
     pub house: &'a House,
     /// Position that the first event will have.
     pub next: Sequence,
+    /// What digests of identifiers are made with.
+    pub digest_key: &'a [u8],
     /// Everything else of the tenant.
     pub world: &'a dyn World,
 }
@@ -160,6 +163,13 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
                 return Ok(Decision::Already(member.as_of));
             }
             vec![MemberUnblocked { member_id: *member_id }.into()]
+        }
+        Action::EraseMember { member_id } => {
+            let found = set.member.ok_or(Rejection::MemberNotFound(*member_id))?;
+            if found.erased_at.is_some() {
+                return Ok(Decision::Already(found.as_of));
+            }
+            vec![MemberErased { member_id: *member_id }.into()]
         }
         Action::JoinCampaign { member_id, campaign_id } => {
             let member = member(*member_id)?;
@@ -285,6 +295,21 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             let campaign = Campaign { version: current.version + 1, ..campaign.clone() };
             vec![CampaignUpdated { campaign }.into()]
         }
+        Action::RegisterFactType { fact_type, etag } => {
+            let current = config.fact_types.get(&fact_type.name);
+            let version = current.map_or(0, |current| current.version);
+            check_etag(etag.as_deref(), version)?;
+            fact_type.validate()?;
+            let FactType { description, schema, .. } = fact_type;
+            match current {
+                Some(current) if (&current.description, &current.schema) == (description, schema) => {
+                    return Ok(Decision::Already(Sequence(0)));
+                }
+                Some(_) => {}
+                None => limit("fact types", config.fact_types.len(), FACT_TYPES_MAX)?,
+            }
+            vec![FactTypeRegistered { fact_type: FactType { version: version + 1, ..fact_type.clone() } }.into()]
+        }
         action => return delivery::decide(set.directory, config, action),
     };
     Ok(Decision::Events(events))
@@ -312,9 +337,10 @@ fn decide_fact(set: &WorkingSet<'_>, command: &Command, fact: &Fact) -> Result<D
     if member_id.is_none() && !fact.identifiers.is_empty() {
         return Err(Rejection::AccountNotFound);
     }
-    let Fact { source, fact_id, fact_type, occurred_at, properties, .. } = fact.clone();
+    let Fact { source, fact_id, fact_type, occurred_at, properties, personal, .. } = fact.clone();
     let occurred_at = occurred_at.unwrap_or(set.now);
-    let mut events = vec![FactPublished { source, fact_id, fact_type, member_id, occurred_at, properties }.into()];
+    let published = FactPublished { source, fact_id, fact_type, member_id, occurred_at, properties, personal };
+    let mut events = vec![published.into()];
     if let Some(member) = member_id.and(set.member) {
         live(member)?;
         events.extend(match fact.fact_type.as_str() {
@@ -350,8 +376,11 @@ fn once_before(sequence: Sequence, record: &Record, action: &Action) -> Result<D
     if same { Ok(Decision::Already(sequence)) } else { Err(Rejection::IdReused { what, id: id.clone() }) }
 }
 
-/// Refuses a member who is another one by now.
+/// Refuses a member who is nobody, or another one, by now.
 fn live(member: &Member) -> Result<(), Rejection> {
+    if member.erased_at.is_some() {
+        return Err(Rejection::MemberErased(member.id));
+    }
     match member.merged_into {
         Some(into) => Err(Rejection::MemberMerged { member: member.id, into }),
         None => Ok(()),
@@ -399,6 +428,12 @@ fn check_etag(given: Option<&str>, version: u64) -> Result<(), Rejection> {
 /// made itself, ids and sealed secrets, differs each time and is left out.
 fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result<(), Rejection> {
     let same = match (&first.events[0], action) {
+        // A member has identifiers until it is erased: then what was asked for the first time is not known.
+        (Event::MemberCreated(e), Action::RegisterMember { .. } | Action::IdentifyMember { .. })
+            if e.identifiers.is_empty() =>
+        {
+            return Err(Rejection::MemberErased(e.member_id));
+        }
         (Event::MemberCreated(e), Action::RegisterMember { identifiers, profile, registration_source, join, .. }) => {
             let joined = first.events[1..].iter().filter_map(|event| match event {
                 Event::MemberJoinedCampaign(e) => Some(&e.campaign_id),

@@ -128,6 +128,7 @@ impl Simulation {
             member.id = id;
             member.blocked = None;
             member.merged_into = None;
+            member.erased_at = None;
             member.coins = Account::default();
             member.rewards.clear();
             member.referrals.clear();
@@ -171,6 +172,7 @@ impl Simulation {
             member: Some(member),
             house: &self.house,
             next: Sequence(0),
+            digest_key: &[],
             world: &EmptyWorld,
         };
         let Ok(Decision::Events(events)) = decide(&set, &command) else { return self.failed += 1 };
@@ -198,9 +200,8 @@ fn command(tenant: Tenant, recorded: &ConsumptionRecorded, member: MemberId) -> 
 fn fold(member: &mut Member, tenant: Tenant, time: UnixMillis, events: &[Event]) {
     for event in events {
         let sequence = member.as_of.next();
-        let member_id = Some(member.id);
-        let recorded = Recorded { sequence, cause: sequence, time, tenant, member: member_id, quiet: false, event };
-        member.apply(&recorded);
+        let (id, key_slot, quiet) = (Some(member.id), member.key_slot, false);
+        member.apply(&Recorded { sequence, cause: sequence, time, tenant, member: id, key_slot, quiet, event });
     }
     member.entries_tail.clear();
 }

@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::dispatch::{BreakerState, DeliveryJob, DeliveryProgress, JobKind, PutBack, Subscription};
 use crate::id::{
-    AdvertiserId, CampaignId, CouponBookId, CredentialId, JobId, LeaderboardId, MemberId, MultiplierId, PunchcardId,
+    AdvertiserId, CampaignId, CouponBookId, CredentialId, JobId, KeySlot, LeaderboardId, MemberId, MultiplierId, PunchcardId,
     RewardId, RuleId, SegmentId, Sequence, SubscriptionId, Tenant, TierId,
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Line;
 use crate::loyalty::coupon::CouponBook;
+use crate::loyalty::fact_type::FactType;
 use crate::loyalty::job::{Job, Run};
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::member::{CapUse, Identifier, Profile};
@@ -45,6 +46,8 @@ pub struct Record {
     pub time: UnixMillis,
     /// The member it is about: the key that orders its deliveries.
     pub member: Option<MemberId>,
+    /// Under which key the personal fields in it are sealed.
+    pub key_slot: KeySlot,
     /// The exactly-once key it uses up, if any.
     pub key: Option<CommandKey>,
     /// Told to nobody: an import of what subscribers know already.
@@ -91,6 +94,8 @@ pub struct Recorded<'a> {
     pub tenant: Tenant,
     /// The member it is about.
     pub member: Option<MemberId>,
+    /// Under which key the personal fields in it are sealed.
+    pub key_slot: KeySlot,
     /// Whether its record is told to nobody.
     pub quiet: bool,
     /// What happened.
@@ -112,16 +117,51 @@ impl Record {
     /// If there is no such event.
     pub fn recorded(&self, first: Sequence, i: usize) -> Recorded<'_> {
         let sequence = Sequence(first.0 + i as u64);
-        let Record { tenant, time, quiet, .. } = *self;
+        let Record { tenant, time, key_slot, quiet, .. } = *self;
         let event = &self.events[i];
-        // One that is about another than its record is in that one's order.
+        // One that is about another than its record is in that one's order, and that one has another key.
         let member = event.other_member().or(self.member);
-        Recorded { sequence, cause: first, time, tenant, member, quiet, event }
+        let key_slot = if member == self.member { key_slot } else { KeySlot::NONE };
+        Recorded { sequence, cause: first, time, tenant, member, key_slot, quiet, event }
+    }
+
+    /// The same without its personal fields: what it reads as once the member is erased. `None` where it
+    /// has none.
+    pub fn impersonal(&self) -> Option<Record> {
+        if !self.events.iter().any(Event::is_personal) {
+            return None;
+        }
+        let mut record = self.clone();
+        record.events.iter_mut().for_each(Event::forget_person);
+        Some(record)
     }
 
     /// All events with their places.
     pub fn all_recorded(&self, first: Sequence) -> impl Iterator<Item = Recorded<'_>> {
         (0..self.events.len()).map(move |i| self.recorded(first, i))
+    }
+}
+
+impl Event {
+    /// Whether it holds personal fields: those that are sealed under the member's key.
+    pub fn is_personal(&self) -> bool {
+        match self {
+            Event::MemberCreated(e) => !e.identifiers.is_empty() || e.profile != Profile::default(),
+            Event::MemberUpdated(e) => !e.identifiers.is_empty() || e.profile != Profile::default(),
+            Event::FactPublished(e) => !e.personal.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Makes it what it reads as once the member is erased.
+    pub fn forget_person(&mut self) {
+        let (identifiers, profile) = match self {
+            Event::MemberCreated(e) => (&mut e.identifiers, &mut e.profile),
+            Event::MemberUpdated(e) => (&mut e.identifiers, &mut e.profile),
+            Event::FactPublished(e) => return e.personal = Json::empty(),
+            _ => return,
+        };
+        (*identifiers, *profile) = (Vec::new(), Profile::default());
     }
 }
 
@@ -251,6 +291,18 @@ pub struct RowState {
 /// one of the same name, ours is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json(pub std::sync::Arc<str>);
+
+impl Json {
+    /// `{}`.
+    pub fn empty() -> Json {
+        Json("{}".into())
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        &*self.0 == "{}"
+    }
+}
 
 /// Names of fields that are told beside a fact's own.
 const TOLD_BESIDE: [&str; 8] =

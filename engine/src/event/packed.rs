@@ -67,6 +67,11 @@ macro_rules! packed_events {
                 /// The member.
                 member_id: MemberId,
             }
+            /// A member's personal fields were erased, here and in all that was written before.
+            MemberErased = "member.erased" {
+                /// The member: the id stays, as whose the balances are.
+                member_id: MemberId,
+            }
             /// A member got a card: takes part in a campaign.
             MemberJoinedCampaign = "member.joined_campaign" {
                 /// The member.
@@ -369,9 +374,12 @@ macro_rules! packed_events {
                 member_id: Option<MemberId>,
                 /// When it happened, as reported.
                 occurred_at: UnixMillis,
-                /// What it says.
+                /// What it says, but for what is personal.
                 #[serde(flatten)]
                 properties: Json,
+                /// What it says that is personal, by its type's schema: told with the rest, kept apart from it.
+                #[serde(flatten)]
+                personal: Json,
             }
             /// A new signing secret; the one before stays valid until `previous_until`.
             SubscriptionSecretRotated = "subscription.secret_rotated" {
@@ -411,6 +419,11 @@ macro_rules! packed_events {
                 subscription_id: SubscriptionId,
                 /// Which.
                 sequences: Vec<Sequence>,
+            }
+            /// A type of facts was registered, or registered anew.
+            FactTypeRegistered = "fact_type.registered" {
+                /// All of it, as it is now.
+                fact_type: FactType,
             }
         } }
     };

@@ -151,11 +151,12 @@ impl RawLine {
 
 impl Consumption {
     /// Digest of the identifiers, whatever their order: the consumption's event must not hold them,
-    /// since personal fields live in member records only.
-    pub fn identifiers_digest(&self) -> u64 {
+    /// since personal fields live in member records only. Nobody can look for them without `key`, which
+    /// stands in front: that it could be gone on from is prevented by keeping a quarter of it.
+    pub fn identifiers_digest(&self, key: &[u8]) -> u64 {
         let mut sorted: Vec<_> = self.identifiers.iter().collect();
         sorted.sort();
-        let mut digest = Sha256::new();
+        let mut digest = Sha256::new_with_prefix(key);
         for identifier in sorted {
             digest.update([identifier.kind as u8, identifier.value.len() as u8]);
             digest.update(identifier.value.as_bytes());
@@ -267,10 +268,16 @@ fn set<K: PartialEq, V>(entries: &mut Vec<(K, V)>, key: K, value: V) {
 }
 
 /// Compares a repeat with the consumption that used its id first: the field that differs, if any.
-pub(crate) fn difference(first: &crate::event::ConsumptionRecorded, again: &Consumption) -> Option<&'static str> {
+pub(crate) fn difference(
+    first: &crate::event::ConsumptionRecorded,
+    again: &Consumption,
+    digest_key: &[u8],
+) -> Option<&'static str> {
+    // The first versions had no key.
+    let digests = [digest_key, &[]].map(|key| again.identifiers_digest(key));
     if first.consumed_at != again.consumed_at {
         Some("consumptionDate")
-    } else if first.identifiers_digest != again.identifiers_digest() {
+    } else if !digests.contains(&first.identifiers_digest) {
         Some("identifiers")
     } else if first.lines != again.lines {
         Some("consumptionLines")

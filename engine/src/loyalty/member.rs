@@ -4,7 +4,7 @@
 //!
 //! - Balances here are the sum of the ledger's entries: [`Member::apply`] asserts that each entry
 //!   continues the one before.
-//! - Personal data lives here and in `member.*` events, nowhere else.
+//! - Personal data lives here and in `member.*` events, nowhere else. A member that is erased has none.
 //!
 //! # What is absent on purpose
 //!
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Origin, Recorded, RowState};
 use crate::id::{
-    CampaignId, LeaderboardId, MemberId, PunchcardId, RewardId, RuleId, SegmentId, Sequence, Tenant, TierId,
+    CampaignId, KeySlot, LeaderboardId, MemberId, PunchcardId, RewardId, RuleId, SegmentId, Sequence, Tenant, TierId,
 };
 use crate::loyalty::account::Account;
 use crate::loyalty::ledger::Currency;
@@ -173,6 +173,10 @@ pub struct Member {
     pub identifiers: Vec<Identifier>,
     /// What is known about the person.
     pub profile: Profile,
+    /// Under which key both are sealed; none where an earlier version wrote them.
+    pub key_slot: KeySlot,
+    /// When both were erased, if they were.
+    pub erased_at: Option<UnixMillis>,
     /// Why the member is blocked, if so.
     pub blocked: Option<String>,
     /// Coins, over all campaigns.
@@ -375,6 +379,8 @@ impl Member {
             tenant: recorded.tenant,
             identifiers: event.identifiers.clone(),
             profile: event.profile.clone(),
+            key_slot: recorded.key_slot,
+            erased_at: None,
             blocked: None,
             coins: Account::default(),
             cards: Vec::new(),
@@ -398,7 +404,7 @@ impl Member {
 
     /// Whether there is nobody any more whom anything could happen to.
     pub fn is_gone(&self) -> bool {
-        self.merged_into.is_some()
+        self.merged_into.is_some() || self.erased_at.is_some()
     }
 
     /// All accounts, with the campaigns of those that are points.
@@ -438,6 +444,7 @@ impl Member {
         }
         self.as_of = recorded.sequence;
         self.updated_at = recorded.time;
+        self.key_slot = self.key_slot.max(recorded.key_slot);
         match recorded.event {
             Event::MemberUpdated(e) => {
                 self.identifiers.clone_from(&e.identifiers);
@@ -445,6 +452,12 @@ impl Member {
             }
             Event::MemberBlocked(e) => self.blocked = Some(e.reason.clone()),
             Event::MemberUnblocked(_) => self.blocked = None,
+            Event::MemberErased(_) => {
+                (self.identifiers, self.profile, self.blocked) = (Vec::new(), Profile::default(), None);
+                self.erased_at = Some(recorded.time);
+                self.channels.clear();
+                self.segments.clear();
+            }
             Event::MemberJoinedCampaign(e) => self.cards.push(Card {
                 campaign_id: e.campaign_id.clone(),
                 joined_at: recorded.time,

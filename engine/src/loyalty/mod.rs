@@ -11,6 +11,7 @@ pub mod campaign;
 pub mod consumption;
 pub mod coupon;
 pub mod fact;
+pub mod fact_type;
 pub mod item;
 pub mod job;
 pub mod ledger;

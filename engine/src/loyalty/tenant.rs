@@ -1,4 +1,4 @@
-//! The directory: advertisers, their keys, campaigns and subscriptions. Small, and always in memory.
+//! The directory: advertisers, their keys, campaigns, fact types and subscriptions. Small, and always in memory.
 //!
 //! # Invariants
 //!
@@ -18,6 +18,7 @@ use crate::id::{
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::coupon::CouponBook;
+use crate::loyalty::fact_type::FactType;
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::programme::{PointsPolicy, Segment, Settings};
 use crate::loyalty::reward::Reward;
@@ -103,6 +104,8 @@ pub struct TenantConfig {
     pub credentials: BTreeMap<CredentialId, Credential>,
     /// Campaigns.
     pub campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
+    /// Types of facts that were registered, by name.
+    pub fact_types: BTreeMap<String, Arc<FactType>>,
     /// Standing orders.
     pub subscriptions: BTreeMap<SubscriptionId, SubscriptionEntry>,
     /// What holds for all campaigns.
@@ -200,6 +203,7 @@ pub fn concerns_directory(event: &Event) -> bool {
             | Event::CredentialRevoked(_)
             | Event::CampaignCreated(_)
             | Event::CampaignUpdated(_)
+            | Event::FactTypeRegistered(_)
             | Event::SubscriptionCreated(_)
             | Event::SubscriptionUpdated(_)
             | Event::SubscriptionDeleted(_)
@@ -231,6 +235,9 @@ impl TenantConfig {
             }
             Event::CampaignUpdated(e) => {
                 self.campaigns.insert(e.campaign.id.clone(), Arc::new(e.campaign.clone()));
+            }
+            Event::FactTypeRegistered(e) => {
+                self.fact_types.insert(e.fact_type.name.clone(), Arc::new(e.fact_type.clone()));
             }
             Event::SubscriptionCreated(e) => {
                 let entry = SubscriptionEntry {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use punchline_engine::command::{Action, Command};
 use punchline_engine::decide::{self, Decision, WorkingSet, decide, resolve};
 use punchline_engine::event::{CommandKey, Event, Record};
-use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine, Receipt};
 use punchline_engine::loyalty::item::{self, Item, ItemKey};
@@ -33,6 +33,7 @@ pub struct World {
     pub journal: Vec<(Sequence, Record)>,
     seen: HashMap<CommandKey, usize>,
     head: u64,
+    pub digest_key: &'static [u8],
     /// Whose commands are submitted; [`TENANT`] where none is named.
     pub tenant: Option<Tenant>,
 }
@@ -50,6 +51,7 @@ impl Default for World {
             seen: HashMap::new(),
             head: 0,
             tenant: None,
+            digest_key: &[],
         }
     }
 }
@@ -104,13 +106,15 @@ impl World {
             house: &self.house,
             next: Sequence(self.head + 1),
             world: self,
+            digest_key: self.digest_key,
         };
         let Decision::Events(events) = decide(&set, &command)? else { return Ok(Vec::new()) };
         let member = match &events[0] {
             Event::MemberCreated(e) => Some(e.member_id),
             _ => member_id,
         };
-        let record = Record { tenant, time: self.now, member, key, quiet: command.is_quiet(), events: events.clone() };
+        let (time, key_slot, quiet) = (self.now, KeySlot::NONE, command.is_quiet());
+        let record = Record { tenant, time, member, key_slot, key, quiet, events: events.clone() };
         self.apply(record);
         Ok(events)
     }
@@ -122,6 +126,12 @@ impl World {
     pub fn apply(&mut self, record: Record) {
         let first = Sequence(self.head + 1);
         self.head += record.events.len() as u64;
+        if let [Event::MemberErased(erased)] = &record.events[..] {
+            // As their journal reads once the key is destroyed.
+            for (_, before) in self.journal.iter_mut().filter(|(_, before)| before.member == Some(erased.member_id)) {
+                *before = before.impersonal().unwrap_or_else(|| before.clone());
+            }
+        }
         for recorded in record.all_recorded(first) {
             for key in item::keys(recorded.event) {
                 if let Some(item) = item::apply(&key, self.items.get(&key).cloned(), &recorded) {
@@ -138,6 +148,7 @@ impl World {
                     self.owners.retain(|identifier, _| !member.identifiers.contains(identifier));
                 }
                 member.apply(&recorded);
+                self.owners.retain(|identifier, owner| *owner != member.id || member.identifiers.contains(identifier));
                 self.owners.extend(member.identifiers.iter().map(|i| (i.clone(), member.id)));
             }
         }

@@ -28,6 +28,7 @@ use punchline_runtime::node::{Node, NodeOptions, Recovery, Stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::attempts::AttemptLimits;
 use punchline_storage::memory::MemoryDisk;
+use punchline_storage::views::Views;
 use uuid::Uuid;
 
 pub const TENANT: Tenant = Tenant { advertiser: AdvertiserId(1_000_000_001), environment: Environment::Production };
@@ -42,13 +43,14 @@ pub fn try_start(disk: &MemoryDisk, courier: &Arc<ScriptedCourier>) -> Result<No
 }
 
 pub fn start_with(disk: &MemoryDisk, options: NodeOptions) -> Result<Node, String> {
-    let rows = Arc::new(disk.rows());
-    let checkpoint = punchline_storage::views::Views::open(rows.clone(), 1).map_err(|e| e.to_string())?.checkpoint();
+    let (rows, keys) = (Arc::new(disk.rows()), Arc::new(disk.member_keys()));
+    let views = Views::open(rows.clone(), keys.clone(), 1).map_err(|e| e.to_string())?;
+    let checkpoint = views.checkpoint();
     let (journal, report) = disk.journal(checkpoint.0).map_err(|e| e.to_string())?;
     if report.head < checkpoint.0 {
         return Err(format!("the views are at {checkpoint}, the journal ends at {}", report.head));
     }
-    let stores = Stores { journal: Arc::new(journal), rows, free_bytes: Box::new(|| None) };
+    let stores = Stores { journal: Arc::new(journal), rows, keys, free_bytes: Box::new(|| None) };
     Node::start(stores, Recovery::default(), options, None).map_err(|e| e.to_string())
 }
 

@@ -35,6 +35,14 @@ pub(super) enum MembersCommand {
     },
     /// Let a blocked member earn again
     Unblock(MemberRef),
+    /// Erase a member's personal fields, for ever; id and balances stay
+    Erase {
+        #[command(flatten)]
+        member: MemberRef,
+        /// Confirms it: what is erased cannot be brought back
+        #[arg(long, required = true)]
+        yes: bool,
+    },
     /// Issue a card of a campaign
     Join {
         #[command(flatten)]
@@ -189,6 +197,10 @@ pub(super) async fn run(command: MembersCommand, client: &Client) -> Result<Answ
         MembersCommand::Unblock(member) => {
             let member_id = member.resolve(&mut members).await?.id();
             one(&members.unblock_member(v1::UnblockMemberRequest { member_id }).await?.into_inner().member)
+        }
+        MembersCommand::Erase { member, yes: _ } => {
+            let member_id = member.resolve(&mut members).await?.id();
+            one(&members.erase_member(v1::EraseMemberRequest { member_id }).await?.into_inner().member)
         }
         MembersCommand::Join { member, campaign } => {
             let member_id = member.resolve(&mut members).await?.id();

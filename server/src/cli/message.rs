@@ -35,7 +35,7 @@ macro_rules! api_messages {
 
 api_messages! {
     Account Advertiser Attempt Balance Campaign Consumer Coupon CouponBook Credential Delivery DeliveryJob Dialect
-    DropDeadLettersResponse Entry Event EventType Hold Job Member Obligation PunchcardState Receipt Redemption Reward
+    DropDeadLettersResponse Entry Event EventType FactType Hold Job Member Obligation PunchcardState Receipt Redemption Reward
     Segment Settings SimulateConsumptionResponse SimulatedRule SimulationResult Standing Subscription
     AddCouponsResponse CreateCouponBookResponse CreateSubscriptionResponse ExplainEntryResponse GetStatusResponse
     IssueCredentialResponse RotateSecretResponse SendGiftCardResponse TestSubscriptionResponse

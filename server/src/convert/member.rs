@@ -32,6 +32,7 @@ pub fn member(member: &Member) -> v1::Member {
         segment_ids: member.segments.iter().map(ToString::to_string).collect(),
         channels: member.channels.clone(),
         merged_into: member.merged_into.map(|id| id.to_string()).unwrap_or_default(),
+        erased_at: member.erased_at.map(timestamp),
     }
 }
 

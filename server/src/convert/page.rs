@@ -41,6 +41,8 @@ pub enum List {
     Deliveries = b'd',
     /// Attempts, by their place in the delivery log.
     Attempts = b't',
+    /// Types of facts, by name.
+    FactTypes = b'f',
     /// Advertisers, by id.
     Advertisers = b'a',
     /// Segments, by id.

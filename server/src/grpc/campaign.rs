@@ -8,7 +8,7 @@ use std::sync::Arc;
 use punchline_engine::command::{Action, Command};
 use punchline_engine::decide::{Decision, EmptyWorld, WorkingSet, World, decide, resolve};
 use punchline_engine::event::{Event, Record, Recorded};
-use punchline_engine::id::{CampaignId, MemberId, SegmentId, Sequence, Tenant};
+use punchline_engine::id::{CampaignId, KeySlot, MemberId, SegmentId, Sequence, Tenant};
 use punchline_engine::loyalty::campaign::Campaign;
 use punchline_engine::loyalty::consumption::{Consumption, Receipt};
 use punchline_engine::loyalty::item::{Item, ItemKey};
@@ -47,6 +47,7 @@ impl Api {
             member: None,
             house: &House::default(),
             next: Sequence(0),
+            digest_key: &[],
             world: &EmptyWorld,
         };
         Ok(decide(&set, command)?)
@@ -149,6 +150,7 @@ impl CampaignService for Api {
                 member: None,
                 house: &House::default(),
                 next: Sequence(0),
+                digest_key: self.state.node.member_keys().digest_key(),
                 world: &EmptyWorld,
             };
             decide(&set, &repeated).map_err(Refused::from)?;
@@ -263,11 +265,13 @@ fn simulate(
         member: member.as_ref(),
         house: views.houses().get(&tenant).unwrap_or(&no_house),
         next: Sequence(0),
+        // Nothing shows the digest of what is only simulated.
+        digest_key: &[],
         world: &around,
     };
     let simulated = decide(&set, command).map(|decision| match decision {
         Decision::Events(events) => {
-            Record { tenant, time: now, member: member.as_ref().map(|m| m.id), key, quiet: false, events }
+            Record { tenant, time: now, member: member.as_ref().map(|m| m.id), key_slot: KeySlot::NONE, key, quiet: false, events }
         }
         Decision::Already(_) => unreachable!("a repeated consumption is refused"),
     });

@@ -148,6 +148,13 @@ impl MemberService for Api {
         Ok(Response::new(v1::UnblockMemberResponse { member }))
     }
 
+    async fn erase_member(&self, request: Request<v1::EraseMemberRequest>) -> Answer<v1::EraseMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let member_id = id("member_id", &request.member_id)?;
+        let member = self.member_after(tenant, member_id, Action::EraseMember { member_id }).await?;
+        Ok(Response::new(v1::EraseMemberResponse { member }))
+    }
+
     async fn join_campaign(&self, request: Request<v1::JoinCampaignRequest>) -> Answer<v1::JoinCampaignResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let member_id = id("member_id", &request.member_id)?;

@@ -21,6 +21,7 @@ mod consume;
 mod delivery;
 mod event;
 mod explain;
+mod fact_type;
 mod ingest;
 mod layer;
 mod ledger;
@@ -34,7 +35,6 @@ mod subscription;
 use std::future::Future;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::{Sequence, Tenant};
 use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry, TenantConfig};
@@ -45,7 +45,7 @@ use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::auth::{ADVERTISER_METADATA, Caller, ENVIRONMENT_METADATA};
+use crate::auth::Caller;
 use crate::refuse::Refused;
 use crate::state::State;
 
@@ -69,7 +69,7 @@ pub(crate) struct Api {
 
 impl Api {
     fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Refused> {
-        caller(&self.state, metadata.as_ref())
+        self.state.auth.caller_by(metadata.as_ref())
     }
 
     /// The tenant that a call is about, if its caller holds `scope`; and the message.
@@ -147,13 +147,6 @@ fn request_id_of(given: &str) -> Result<Option<String>, Refused> {
         return Err(Refused::field("request_id", given, "must be at most 128 bytes without control characters"));
     }
     Ok(Some(given.to_owned()).filter(|id| !id.is_empty()))
-}
-
-/// Who calls, by the headers of the call.
-fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, Refused> {
-    // A value that is no text is as good as a wrong one.
-    let text = |key: &str| headers.get(key).map(|value| value.to_str().unwrap_or(""));
-    state.auth.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
 }
 
 /// Who has a stream open: asked again for each part of it, since a stream may outlive its token.

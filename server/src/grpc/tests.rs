@@ -33,6 +33,7 @@ use v1::subscription_service_client::SubscriptionServiceClient;
 use super::serve;
 use crate::state::State;
 
+mod fact;
 mod ledger;
 mod log;
 mod member;
@@ -90,7 +91,7 @@ impl Running {
             members_cached: 1_024,
             delivery_log: AttemptLimits { bytes_max: 1 << 20, keep_ms: 3_600_000 },
         };
-        let node = Arc::new(Node::open(dir.path().join("data"), options).expect("opens"));
+        let node = Arc::new(Node::open(dir.path().join("data"), &[7; 32], options).expect("opens"));
         let state = Arc::new(State::new(node, OPERATOR, &[7; 32], None).with_grpc_limit(per_minute));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
@@ -428,6 +429,40 @@ async fn every_consumption_refused_is_counted() {
     answers.next().await.expect("answered").expect("goes on");
     assert!(counted("REQUEST_BODY_REQUIRED") > before, "of a stream");
     drop(answers);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erased_member_has_its_balances_and_is_found_by_nobody() {
+    let running = Running::start().await;
+    let caller = running.advertiser("1000000001", vec![]).await;
+    let member = set_up(&caller).await;
+    let member_id = member.member_id.clone();
+    let mut members = MemberServiceClient::new(caller.clone());
+    let erase = |member_id: &str| v1::EraseMemberRequest { member_id: member_id.into() };
+    let reader = running.advertiser("2", vec![v1::Scope::Read.into()]).await;
+    let unscoped = MemberServiceClient::new(reader).erase_member(erase(&member_id)).await.expect_err("read only");
+    assert_eq!(reason(&unscoped), "SCOPE_MISSING");
+    for _ in 0..2 {
+        let erased = members.erase_member(erase(&member_id)).await.expect("erased").into_inner().member;
+        let erased = erased.expect("answered");
+        assert!(erased.erased_at.is_some() && erased.identifiers.is_empty(), "{erased:?}");
+        assert_eq!((erased.profile, erased.cards.len()), (Some(v1::Profile::default()), member.cards.len()));
+    }
+    let identifier = Some(v1::Identifier { key: "email".into(), value: "user@example.com".into() });
+    let lookup = v1::LookupMemberRequest { identifier };
+    let nobody = members.lookup_member(lookup).await.expect_err("nobody");
+    assert_eq!(reason(&nobody), "ACCOUNT_NOT_FOUND");
+    let block = v1::BlockMemberRequest { member_id: member_id.clone(), reason: "late".into() };
+    let refused = members.block_member(block).await.expect_err("erased");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "MEMBER_ERASED"));
+    let mut ledger = LedgerServiceClient::new(caller.clone());
+    ledger.get_balances(v1::GetBalancesRequest { member_id: member_id.clone(), ..Default::default() }).await.expect("there");
+    let repeated = members.register_member(member_request()).await.expect_err("what it was is not known");
+    assert_eq!(reason(&repeated), "MEMBER_ERASED");
+    let request = v1::RegisterMemberRequest { request_id: "member-2".into(), ..member_request() };
+    let again = members.register_member(request).await.expect("free again").into_inner().member;
+    assert_ne!(again.expect("answered").member_id, member_id);
     running.end().await;
 }
 

@@ -44,6 +44,13 @@ fn rejections_are_told_as_the_table_has_them() {
         ),
         (R::AccountNotFound, Code::NotFound, 404, "ACCOUNT_NOT_FOUND", "Account not found (user not registered)"),
         (R::UserBlocked, Code::FailedPrecondition, 403, "USER_BLOCKED", "User is blocked"),
+        (
+            R::MemberErased(MemberId(Default::default())),
+            Code::FailedPrecondition,
+            409,
+            "MEMBER_ERASED",
+            "member 00000000-0000-0000-0000-000000000000 is erased",
+        ),
         (R::UserHasNoCards, Code::NotFound, 404, "USER_HAS_NO_CARDS", "User has no cards (user did not join campaign)"),
         (
             R::EtagMismatch { given: "1".into(), current: "2".into() },

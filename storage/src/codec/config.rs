@@ -1,4 +1,4 @@
-//! What is configured (campaigns, keys, subscriptions), and what is known about a person.
+//! What is configured (campaigns, fact types, keys, subscriptions), and what is known about a person.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,7 @@ use punchline_engine::expression::{Expression, RULE_NAMES};
 use punchline_engine::loyalty::campaign::{
     Campaign, Cap, DynamicEvent, EarningRule, ExternalReward, Punchcard, SkuSelector, StampReward,
 };
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points};
@@ -133,6 +134,16 @@ fn punchcard_from_wire(punchcard: wire::Punchcard) -> Result<Punchcard, CodecErr
         steps: punchcard.steps,
         repeatable: punchcard.repeatable,
     })
+}
+
+pub(super) fn fact_type_to_wire(fact_type: &FactType) -> wire::FactType {
+    let FactType { name, description, schema, version } = fact_type.clone();
+    wire::FactType { name, description, schema, version }
+}
+
+pub(super) fn fact_type_from_wire(fact_type: wire::FactType) -> FactType {
+    let wire::FactType { name, description, schema, version } = fact_type;
+    FactType { name, description, schema, version }
 }
 
 pub(super) fn credential_to_wire(credential: &Credential) -> wire::Credential {

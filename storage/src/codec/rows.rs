@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use punchline_engine::dispatch::{
     AttemptLog, BreakerState, DeliveryJob, DeliveryRow, DeliveryState, EventSelection, JobKind, JobState, RowState,
 };
-use punchline_engine::id::{CouponBookId, MemberId, RewardId, SegmentId, Sequence};
+use punchline_engine::id::{CouponBookId, KeySlot, MemberId, RewardId, SegmentId, Sequence};
 use punchline_engine::loyalty::account::{Account, Hold, Lot};
 use punchline_engine::loyalty::job::Job;
 use punchline_engine::loyalty::ledger::{BookState, Currency, House, HouseAccount, JobRun};
@@ -17,19 +17,21 @@ use punchline_proto::journal as wire;
 use serde::{Deserialize, Serialize};
 
 use super::CodecError;
-use super::config::{identifiers_from_wire, identifiers_to_wire, profile_from_wire, profile_to_wire};
+use super::person::{Personal, person_from_wire, person_to_wire};
 use super::word::{
     Kind, deltas, each, id, job_id, json_or_default, json_unless_default, member_id, status, tenant, undeltas,
     uuid_bytes,
 };
+use crate::member_keys::{KeysError, MemberKeys};
 
-pub(super) fn member_to_wire(member: &Member) -> wire::MemberRow {
-    wire::MemberRow {
+pub(super) fn member_to_wire(member: &Member, keys: &MemberKeys) -> Result<wire::MemberRow, KeysError> {
+    let personal = person_to_wire(&member.identifiers, &member.profile, member.key_slot, keys)?;
+    Ok(wire::MemberRow {
         id: uuid_bytes(&member.id.0),
         advertiser_id: member.tenant.advertiser.0,
         environment: member.tenant.environment.wire_number(),
-        identifiers: identifiers_to_wire(&member.identifiers),
-        profile: Some(profile_to_wire(&member.profile)),
+        identifiers: personal.identifiers,
+        profile: personal.profile,
         blocked: member.blocked.clone(),
         coins: member.coins.balance,
         coins_parts: parts_to_wire(&member.coins),
@@ -46,16 +48,25 @@ pub(super) fn member_to_wire(member: &Member) -> wire::MemberRow {
         entries: member.entries,
         entries_tail_deltas: deltas(member.entries_tail.iter()).collect(),
         as_of: member.as_of.0,
-    }
+        person: personal.person,
+        key_slot: member.key_slot.0,
+        erased_at_ms: member.erased_at.map(|at| at.0),
+    })
 }
 
-pub(super) fn member_from_wire(row: wire::MemberRow) -> Result<Member, CodecError> {
+pub(super) fn member_from_wire(row: wire::MemberRow, keys: &MemberKeys) -> Result<Member, CodecError> {
+    let id = member_id("id", &row.id)?;
+    let personal = Personal { identifiers: row.identifiers, profile: row.profile, person: row.person };
+    let key_slot = KeySlot(row.key_slot);
+    let (identifiers, profile) = person_from_wire(personal, key_slot, keys)?;
     let more: MoreOfMember<'_> = json_or_default("more", &row.more)?;
     Ok(Member {
-        id: member_id("id", &row.id)?,
+        id,
         tenant: tenant(row.advertiser_id, row.environment)?,
-        identifiers: identifiers_from_wire(row.identifiers)?,
-        profile: profile_from_wire(row.profile)?,
+        identifiers,
+        profile,
+        key_slot,
+        erased_at: row.erased_at_ms.map(UnixMillis),
         blocked: row.blocked,
         coins: account_from_wire(row.coins, row.coins_parts),
         cards: each("cards", row.cards, card_from_wire)?,
@@ -79,7 +90,7 @@ struct MoreOfMember<'a> {
     segments: Cow<'a, BTreeSet<SegmentId>>,
     channels: Cow<'a, BTreeMap<String, bool>>,
     rewards: Cow<'a, BTreeMap<RewardId, RewardUse>>,
-    referrals: Cow<'a, Vec<Referred>>,
+    referrals: Cow<'a, [Referred]>,
 }
 
 /// What an account without [`parts_to_wire`] is made of.
@@ -354,6 +365,7 @@ fn attempt_to_wire(attempt: &AttemptLog) -> wire::AttemptLog {
         status: attempt.status.map(u32::from),
         error: attempt.error.clone(),
         response: attempt.response.clone(),
+        key_slot: attempt.key_slot.0,
     }
 }
 
@@ -365,5 +377,6 @@ fn attempt_from_wire(attempt: wire::AttemptLog) -> Result<AttemptLog, CodecError
         status: attempt.status.map(|s| status("status", s)).transpose()?,
         error: attempt.error,
         response: attempt.response,
+        key_slot: KeySlot(attempt.key_slot),
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - No personal data: identifiers and command keys are digests.
+//! - No personal data: identifiers are digests that nobody can look for without the master key, command keys
+//!   are digests.
 
 use punchline_engine::event::CommandKey;
 use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, SubscriptionId, Tenant};
@@ -13,9 +14,12 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::items::{DueHold, ItemList};
+use crate::member_keys::MemberKeys;
 
 /// Of the checkpoint, in [`Table::Meta`](crate::layout::Table::Meta).
 pub(super) const CHECKPOINT: &[u8] = b"checkpoint";
+/// Of the last slot that a member's key has, in [`Table::Meta`](crate::layout::Table::Meta).
+pub(super) const KEY_SLOT: &[u8] = b"key_slot";
 /// Of the format version, in [`Table::Meta`](crate::layout::Table::Meta).
 pub(super) const FORMAT: &[u8] = b"format";
 
@@ -28,8 +32,9 @@ fn hash(tenant: Tenant, kind: u8, text: &str) -> Hash {
     digest[..16].try_into().expect("a SHA-256 digest has 32 bytes")
 }
 
-pub(super) fn identifier(tenant: Tenant, identifier: &Identifier) -> Hash {
-    hash(tenant, identifier.kind as u8, &identifier.value)
+pub(super) fn identifier(keys: &MemberKeys, tenant: Tenant, identifier: &Identifier) -> Hash {
+    let digest = keys.digest([&tenant.to_key()[..], &[identifier.kind as u8], identifier.value.as_bytes()]);
+    digest[..16].try_into().expect("an HMAC has 32 bytes")
 }
 
 pub(super) fn command(tenant: Tenant, key: &CommandKey) -> Hash {

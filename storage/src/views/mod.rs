@@ -12,6 +12,8 @@
 //! - Applying a record that a row already holds changes nothing, since every aggregate knows the last
 //!   event it holds. So rows may be newer than the checkpoint after a crash, and recovery applies
 //!   everything after the checkpoint again.
+//! - A member is erased from the rows first, then its key is destroyed, then the checkpoint passes: so what is
+//!   sealed in a row opens, and a key that is destroyed takes nothing from a fold that goes on from the rows.
 //! - Rows that an aggregate refers to (ledger chunks, identifiers, delivery rows) are written before it.
 //!
 //! # What is absent on purpose
@@ -33,13 +35,14 @@ use punchline_engine::dispatch::{
     BreakerState, DeliveryProgress, DeliveryRow, DeliveryState, JobState, PutBack, RowState,
 };
 use punchline_engine::event::{CommandKey, DeliveryJobAdvanced, Event, Record, Recorded};
-use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::{Identifier, Member};
 use punchline_engine::loyalty::tenant::Directory;
 
 use crate::codec::{self, CodecError};
 use crate::layout::Table;
+use crate::member_keys::{KeysError, MemberKeys};
 use crate::rows::{Rows, RowsError};
 
 pub use items::{DueHold, ItemList};
@@ -60,6 +63,9 @@ pub enum ViewsError {
     /// The store below failed.
     #[error(transparent)]
     Rows(#[from] RowsError),
+    /// There is no key to seal with.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A row is not what was written.
     #[error("row {key} of view {table} is damaged: {source}", table = table.name())]
     Damaged {
@@ -83,6 +89,7 @@ impl ViewsError {
     pub fn is_damage(&self) -> bool {
         match self {
             ViewsError::Rows(error) => error.is_damage(),
+            ViewsError::Keys(_) => false,
             ViewsError::Damaged { .. } | ViewsError::Version { .. } => true,
         }
     }
@@ -91,6 +98,7 @@ impl ViewsError {
 /// The views of all tenants.
 pub struct Views {
     rows: Arc<dyn Rows>,
+    keys: Arc<MemberKeys>,
     active: Overlay,
     frozen: Option<Arc<Overlay>>,
     clean: quick_cache::unsync::Cache<MemberKey, Member>,
@@ -100,6 +108,7 @@ pub struct Views {
     deliveries: BTreeMap<SubscriptionId, DeliveryState>,
     checkpoint: Sequence,
     applied: Sequence,
+    key_slot: KeySlot,
 }
 
 impl Views {
@@ -109,14 +118,17 @@ impl Views {
     /// # Errors
     ///
     /// [`ViewsError`] where a row cannot be read: the views are to be set aside then.
-    pub fn open(rows: Arc<dyn Rows>, members_cached: usize) -> Result<Views, ViewsError> {
+    pub fn open(rows: Arc<dyn Rows>, keys: Arc<MemberKeys>, members_cached: usize) -> Result<Views, ViewsError> {
         let version = rows.get(Table::Meta, keys::FORMAT)?;
         let version = version.map(|v| v.try_into().map_or(0, u32::from_be_bytes));
         if let Some(found) = version.filter(|v| *v != FORMAT_VERSION) {
             return Err(ViewsError::Version { found });
         }
         let checkpoint = Sequence(keys::read_u64(rows.get(Table::Meta, keys::CHECKPOINT)?));
+        let key_slot = KeySlot(keys::read_u64(rows.get(Table::Meta, keys::KEY_SLOT)?));
         let mut views = Views {
+            keys,
+            key_slot,
             active: Overlay::default(),
             frozen: None,
             clean: quick_cache::unsync::Cache::new(members_cached),
@@ -136,7 +148,7 @@ impl Views {
     fn load_small(&mut self) -> Result<(), ViewsError> {
         let mut directory = Directory::default();
         for (key, value) in scan::all(&*self.rows, Table::Config)? {
-            let record = codec::decode_record(&value).map_err(damaged(Table::Config, &key))?;
+            let record = codec::decode_record(&value, &self.keys).map_err(damaged(Table::Config, &key))?;
             let first = Sequence(keys::read_u64(Some(key)));
             // Rows beyond the checkpoint are applied again by recovery.
             if first <= self.checkpoint {
@@ -182,6 +194,11 @@ impl Views {
         self.checkpoint
     }
 
+    /// The last slot that a member's key has.
+    pub fn key_slot(&self) -> KeySlot {
+        self.key_slot
+    }
+
     /// A member, if there is one.
     ///
     /// # Errors
@@ -221,7 +238,7 @@ impl Views {
     fn load_member(&self, (tenant, id): &MemberKey) -> Result<Option<Member>, ViewsError> {
         let key = keys::member(*tenant, *id);
         let Some(row) = self.rows.get(Table::Members, &key)? else { return Ok(None) };
-        codec::decode_member(&row).map(Some).map_err(damaged(Table::Members, &key))
+        codec::decode_member(&row, &self.keys).map(Some).map_err(damaged(Table::Members, &key))
     }
 
     /// The member, taken to the active overlay in order to be changed.
@@ -243,7 +260,7 @@ impl Views {
     ///
     /// [`ViewsError`] if the row cannot be read.
     pub fn owner(&mut self, tenant: Tenant, identifier: &Identifier) -> Result<Option<MemberId>, ViewsError> {
-        let key = keys::identifier(tenant, identifier);
+        let key = keys::identifier(&self.keys, tenant, identifier);
         let frozen = || self.frozen.as_ref().and_then(|f| f.identifiers.get(&key));
         if let Some(owner) = self.active.identifiers.get(&key).or_else(frozen) {
             return Ok(*owner);
@@ -289,10 +306,11 @@ impl Views {
         }
         if configured {
             let key = first.0.to_be_bytes().to_vec();
-            self.active.put(Table::Config, key, codec::encode_record(record));
+            self.active.put(Table::Config, key, codec::encode_record(record, &self.keys)?);
         }
         self.applied = Sequence(first.0 + record.events.len() as u64 - 1);
-        self.active.upto = self.applied;
+        self.key_slot = self.key_slot.max(record.key_slot);
+        (self.active.upto, self.active.key_slot) = (self.applied, self.key_slot);
         Ok(())
     }
 
@@ -322,6 +340,15 @@ impl Views {
                 }
                 self.member_mut((tenant, event.member_id))?.apply(recorded);
             }
+            Event::MemberErased(event) => {
+                let tenant = recorded.tenant;
+                let member = self.member_mut((tenant, event.member_id))?;
+                let before = std::mem::take(&mut member.identifiers);
+                member.apply(recorded);
+                before.iter().for_each(|i| self.set_owner(tenant, i, None));
+                // None where nobody sealed anything.
+                self.active.to_destroy.extend(Some(recorded.key_slot).filter(|slot| *slot != KeySlot::NONE));
+            }
             Event::MemberMergedInto(event) => {
                 let tenant = recorded.tenant;
                 let member = self.member_mut((tenant, event.member_id))?;
@@ -330,7 +357,11 @@ impl Views {
                     let before = std::mem::take(&mut member.identifiers);
                     before.iter().for_each(|i| self.set_owner(tenant, i, None));
                 }
-                self.member_mut((tenant, event.member_id))?.apply(recorded);
+                let member = self.member_mut((tenant, event.member_id))?;
+                member.apply(recorded);
+                // What is known of the member stands under the other's key from now on.
+                let slot = Some(member.key_slot).filter(|slot| *slot != KeySlot::NONE);
+                self.active.to_destroy.extend(slot);
             }
             Event::DeliveryProgressed(event) => self.apply_progress(recorded, event.subscription_id, &event.progress),
             Event::DeadLettersRedriven(event) => {
@@ -364,6 +395,7 @@ impl Views {
             Event::AdvertiserCreated(_)
             | Event::CampaignCreated(_)
             | Event::CampaignUpdated(_)
+            | Event::FactTypeRegistered(_)
             | Event::FactPublished(_) => {}
             _ => {
                 if let Some(id) = recorded.member {
@@ -410,13 +442,17 @@ impl Views {
     }
 
     fn set_owner(&mut self, tenant: Tenant, identifier: &Identifier, owner: Option<MemberId>) {
-        let key = keys::identifier(tenant, identifier);
+        let key = keys::identifier(&self.keys, tenant, identifier);
         self.owners.remove(&key);
         self.active.identifiers.insert(key, owner);
     }
 
     fn apply_progress(&mut self, recorded: &Recorded<'_>, id: SubscriptionId, progress: &DeliveryProgress) {
         let Some(state) = self.newer_state(recorded, id) else { return };
+        // Applied again after a crash, a drop takes a death that comes after it for one that came before.
+        for row in progress.rows.iter().filter(|row| !row.state.is_settled()) {
+            state.finished.retain(|finished| *finished != row.sequence);
+        }
         let forgotten = state.apply(progress);
         for row in &progress.rows {
             let key = keys::delivery(id, row.sequence);

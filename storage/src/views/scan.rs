@@ -49,7 +49,7 @@ impl Views {
             slice.extend(newer.take(limit).map(|(_, id)| (*id, None)));
         }
         let member = |(id, row): (MemberId, Option<Row>)| match row {
-            Some((key, row)) => codec::decode_member(&row).map_err(damaged(Table::Members, &key)),
+            Some((key, row)) => codec::decode_member(&row, &self.keys).map_err(damaged(Table::Members, &key)),
             None => Ok(self.in_memory(&(tenant, id)).expect("the overlays have it").clone()),
         };
         slice.into_iter().take(limit).map(member).collect()

@@ -10,9 +10,10 @@ use punchline_engine::dispatch::{
     JobState, PutBack, RetrySchedule, RowState as Row, Subscription,
 };
 use punchline_engine::event::*;
-use punchline_engine::id::{AdvertiserId, Environment, JobId, MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, JobId, KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::Line;
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{CapUse, Identifier, IdentifierKind, Profile};
 use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
@@ -140,10 +141,15 @@ pub fn job() -> DeliveryJob {
     }
 }
 
+fn attempt_log(number: u32, latency_ms: u32) -> AttemptLog {
+    let (error, response, key_slot) = ("timeout".into(), vec![], KeySlot::NONE);
+    AttemptLog { number, at: NOW, latency_ms, status: None, error, response, key_slot }
+}
+
 pub fn delivery_rows() -> Vec<DeliveryRow> {
     let log = vec![
-        AttemptLog { number: 1, at: NOW, latency_ms: 20, status: Some(503), error: "".into(), response: vec![0, 255] },
-        AttemptLog { number: 2, at: NOW, latency_ms: 9, status: None, error: "timeout".into(), response: vec![] },
+        AttemptLog { status: Some(503), error: "".into(), response: vec![0, 255], ..attempt_log(1, 20) },
+        attempt_log(2, 9),
     ];
     let row = |sequence, state| DeliveryRow {
         sequence: Sequence(sequence),
@@ -220,6 +226,7 @@ pub fn sample(kind: EventType) -> Record {
             changed: vec!["identifiers".into(), "profile.locale".into()],
         }
         .into(),
+        EventType::MemberErased => MemberErased { member_id }.into(),
         EventType::MemberBlocked => MemberBlocked { member_id, reason }.into(),
         EventType::MemberUnblocked => MemberUnblocked { member_id }.into(),
         EventType::MemberJoinedCampaign => MemberJoinedCampaign { member_id, campaign_id }.into(),
@@ -341,6 +348,7 @@ pub fn sample(kind: EventType) -> Record {
             member_id: Some(member_id),
             occurred_at: NOW,
             properties: Json(r#"{"n":1.5}"#.into()),
+            personal: Json::empty(),
         }
         .into(),
         EventType::SubscriptionSecretRotated => {
@@ -362,6 +370,15 @@ pub fn sample(kind: EventType) -> Record {
             DeadLettersRedriven { subscription_id, sequences: vec![Sequence(104), Sequence(3), Sequence(u64::MAX)] }
                 .into()
         }
+        EventType::FactTypeRegistered => FactTypeRegistered {
+            fact_type: FactType {
+                name: "fitting.booked".into(),
+                description: "A fitting was booked".into(),
+                schema: r#"{"type":"object"}"#.into(),
+                version: 2,
+            },
+        }
+        .into(),
         other => plain::plain(other),
     };
     let name = kind.as_str();
@@ -374,5 +391,6 @@ pub fn sample(kind: EventType) -> Record {
     if kind != EventType::ConsumptionRecorded {
         events.push(event);
     }
-    Record { tenant: TENANT, time: NOW, member: about_member.then_some(member_id), key, quiet: false, events }
+    let member = about_member.then_some(member_id);
+    Record { tenant: TENANT, time: NOW, member, key_slot: KeySlot::NONE, key, quiet: false, events }
 }
