@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::dispatch::{BreakerState, DeliveryJob, DeliveryProgress, JobKind, PutBack, Subscription};
 use crate::id::{
-    AdvertiserId, CampaignId, CouponBookId, CredentialId, JobId, KeySlot, LeaderboardId, MemberId, MultiplierId, PunchcardId,
-    RewardId, RuleId, SegmentId, Sequence, SubscriptionId, Tenant, TierId,
+    AdvertiserId, CampaignId, CouponBookId, CredentialId, JobId, KeySlot, LeaderboardId, MemberId, MultiplierId,
+    PunchcardId, RewardId, RuleId, SegmentId, Sequence, SubscriptionId, Tenant, TierId,
 };
 use crate::loyalty::campaign::Campaign;
 use crate::loyalty::consumption::Line;

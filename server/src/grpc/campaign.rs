@@ -270,9 +270,15 @@ fn simulate(
         world: &around,
     };
     let simulated = decide(&set, command).map(|decision| match decision {
-        Decision::Events(events) => {
-            Record { tenant, time: now, member: member.as_ref().map(|m| m.id), key_slot: KeySlot::NONE, key, quiet: false, events }
-        }
+        Decision::Events(events) => Record {
+            tenant,
+            time: now,
+            member: member.as_ref().map(|m| m.id),
+            key_slot: KeySlot::NONE,
+            key,
+            quiet: false,
+            events,
+        },
         Decision::Already(_) => unreachable!("a repeated consumption is refused"),
     });
     match around.failed.into_inner() {
