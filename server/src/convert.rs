@@ -133,7 +133,8 @@ pub fn consumption_field(at: &str, mut invalid: InvalidField) -> InvalidField {
 
 /// A receipt, for the wire.
 pub fn receipt(receipt: Receipt) -> v1::Receipt {
-    let points = receipt.points_balances.into_iter().map(|(id, points)| ledger::balance(&Currency::Points(id), points.0));
+    let points =
+        receipt.points_balances.into_iter().map(|(id, points)| ledger::balance(&Currency::Points(id), points.0));
     let coins = receipt.coins_balance.map(|coins| ledger::balance(&Currency::Coins, coins.0));
     let new_balances = points.chain(coins).collect();
     let matched = |line: punchline_engine::loyalty::consumption::MatchedLine| v1::MatchedLine {

@@ -270,7 +270,7 @@ mod tests {
                     tenant,
                     member: None,
                     quiet: false,
-                key_slot: KeySlot::NONE,
+                    key_slot: KeySlot::NONE,
                     event,
                 };
                 directory.apply(&recorded);

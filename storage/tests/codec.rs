@@ -20,7 +20,9 @@ use punchline_engine::dispatch::{
 };
 use punchline_engine::event::*;
 use punchline_engine::expression::{Expression, RULE_NAMES};
-use punchline_engine::id::{AdvertiserId, CampaignId, Environment, KeySlot, PunchcardId, RewardId, RuleId, Sequence, Tenant};
+use punchline_engine::id::{
+    AdvertiserId, CampaignId, Environment, KeySlot, PunchcardId, RewardId, RuleId, Sequence, Tenant,
+};
 use punchline_engine::loyalty::account::{Account, Hold, Lot};
 use punchline_engine::loyalty::campaign::{EarningRule, ExternalReward};
 use punchline_engine::loyalty::consumption::Line;

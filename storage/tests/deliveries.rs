@@ -120,7 +120,10 @@ fn check(records: &[Record]) {
                 views.apply(Sequence(i as u64 + 1), record).unwrap();
             }
             disk.set_faults(Faults { power_cut_at_sync: Some(disk.sync_count() + 1), ..Faults::default() });
-            assert!(write_behind(&disk.rows(), &disk.member_keys(), &views.freeze().expect("something to write"), || {}).is_err());
+            assert!(
+                write_behind(&disk.rows(), &disk.member_keys(), &views.freeze().expect("something to write"), || {})
+                    .is_err()
+            );
             let disk = disk.after_power_cut(seed);
             left.insert(image(&disk));
             fold(&disk, records, records.len());

@@ -59,7 +59,10 @@ fn check(first: usize, records: &[Record]) {
             views.apply(at, record).unwrap();
         }
         disk.set_faults(Faults { power_cut_at_sync: Some(disk.sync_count() + 1), ..Faults::default() });
-        assert!(write_behind(&disk.rows(), &disk.member_keys(), &views.freeze().expect("something to write"), || {}).is_err());
+        assert!(
+            write_behind(&disk.rows(), &disk.member_keys(), &views.freeze().expect("something to write"), || {})
+                .is_err()
+        );
         let disk = disk.after_power_cut(seed);
         seen.insert(Table::ALL.map(|table| disk.rows().scan(table, &[], 100).unwrap()));
         fold(&disk, records, records.len());

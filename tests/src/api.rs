@@ -11,6 +11,7 @@ use punchline_proto::v1::event_service_client::EventServiceClient;
 use punchline_proto::v1::ingest_service_client::IngestServiceClient;
 use punchline_proto::v1::ledger_service_client::LedgerServiceClient;
 use punchline_proto::v1::member_service_client::MemberServiceClient;
+use punchline_proto::v1::reward_service_client::RewardServiceClient;
 use punchline_proto::v1::subscription_service_client::SubscriptionServiceClient;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
@@ -73,6 +74,7 @@ clients! {
     ingest: IngestServiceClient,
     ledger: LedgerServiceClient,
     members: MemberServiceClient,
+    rewards: RewardServiceClient,
     subscriptions: SubscriptionServiceClient,
 }
 

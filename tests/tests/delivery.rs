@@ -218,11 +218,9 @@ async fn sigkill_during_replay_redrive_rotation_and_pause_loses_nothing() {
         receiver.script("/shop", if round % 3 == 0 { Script::Status(418) } else { Script::Ok });
         load(&world.api, &phones, &format!("r{round}"), 40).await;
         if round % 3 == 0 {
-            until("there are dead letters", PATIENCE, async || {
-                match dead_letters(&world.api, &id).await.len() {
-                    0 => Err(0),
-                    n => Ok(n),
-                }
+            until("there are dead letters", PATIENCE, async || match dead_letters(&world.api, &id).await.len() {
+                0 => Err(0),
+                n => Ok(n),
             })
             .await;
         }

@@ -128,6 +128,7 @@ impl Simulation {
             member.id = id;
             member.blocked = None;
             member.merged_into = None;
+            member.erased_at = None;
             member.coins = Account::default();
             member.rewards.clear();
             member.referrals.clear();

@@ -221,8 +221,7 @@ pub(super) async fn run(command: CouponsCommand, client: &Client) -> Result<Answ
             service.use_coupon(request).await?.into_inner().coupon
         }
         CouponsCommand::RollBack { coupon: CodeRef { book, code }, usage_id, reason } => {
-            let request =
-                v1::RollBackCouponRequest { coupon_book_id: book, code, reverted_usage_id: usage_id, reason };
+            let request = v1::RollBackCouponRequest { coupon_book_id: book, code, reverted_usage_id: usage_id, reason };
             service.roll_back_coupon(request).await?.into_inner().coupon
         }
     };

@@ -101,8 +101,7 @@ pub(super) struct JobRef {
     job_id: String,
 }
 
-const CLOCK_COLUMNS: &[&str] =
-    &["job", "next_run_at", "last_run_at", "last_completed_at", "last_concerned", "running"];
+const CLOCK_COLUMNS: &[&str] = &["job", "next_run_at", "last_run_at", "last_completed_at", "last_concerned", "running"];
 const COLUMNS: &[&str] = &["job_id", "kind", "state", "started_at", "from_sequence", "to_sequence", "done", "put_back"];
 
 pub(super) async fn replay(args: ReplayArgs, client: &Client) -> Result<Answer, Failure> {

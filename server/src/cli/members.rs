@@ -166,7 +166,7 @@ pub(super) struct IdentifierArgs {
 const MEMBER_COLUMNS: &[&str] = &["member_id", "identifiers", "blocked", "cards", "coins", "created_at"];
 const BALANCE_COLUMNS: &[&str] = &["currency", "amount"];
 const ACCOUNT_COLUMNS: &[&str] = &["balance.currency", "amount:balance.amount", "available", "held", "lots"];
-pub(super) const HOLD_COLUMNS: &[&str] = &["hold_id", "currency", "amount", "expires_at"];
+const HOLD_COLUMNS: &[&str] = &["hold_id", "currency.currency", "amount", "expires_at"];
 const PUNCHCARD_COLUMNS: &[&str] =
     &["campaign_id", "punchcard_id", "name", "stamps", "row_length", "next_step", "rows_completed"];
 pub(super) const ENTRY_COLUMNS: &[&str] =
@@ -224,7 +224,9 @@ pub(super) async fn run(command: MembersCommand, client: &Client) -> Result<Answ
         MembersCommand::Holds(member) => {
             let member_id = member.resolve(&mut members).await?.id();
             let got = ledger.list_holds(v1::ListHoldsRequest { member_id }).await?.into_inner();
-            Ok(Answer::Rows(HOLD_COLUMNS, json_all(&got.holds)))
+            let mut rows = json_all(&got.holds);
+            rows.iter_mut().filter_map(|row| row.get_mut("currency")).for_each(name_currency);
+            Ok(Answer::Rows(HOLD_COLUMNS, rows))
         }
         MembersCommand::Merge { member_id, from } => {
             let request = v1::MergeMembersRequest { member_id, from_member_id: from };

@@ -301,8 +301,7 @@ pub(super) async fn redemptions(command: RedemptionsCommand, client: &Client) ->
         RedemptionsCommand::List(OfMember { member_id, list }) => {
             let all = list
                 .collect(async |page_size, page_token| {
-                    let request =
-                        v1::ListRedemptionsRequest { member_id: member_id.clone(), page_size, page_token };
+                    let request = v1::ListRedemptionsRequest { member_id: member_id.clone(), page_size, page_token };
                     let page = service.list_redemptions(request).await?.into_inner();
                     Ok((page.redemptions, page.next_page_token))
                 })
@@ -335,21 +334,11 @@ pub(super) async fn obligations(command: ObligationsCommand, client: &Client) ->
 }
 
 pub(super) async fn gift_cards(command: GiftCardsCommand, client: &Client) -> Result<Answer, Failure> {
-    let GiftCardsCommand::Send {
-        member,
-        gift_card_id,
-        code,
-        value,
-        header,
-        body,
-        slug,
-        install_url,
-        mail_sent,
-    } = command;
+    let GiftCardsCommand::Send { member, gift_card_id, code, value, header, body, slug, install_url, mail_sent } =
+        command;
     let mut members = MemberServiceClient::new(client.service());
     let member_id = member.resolve(&mut members).await?.id();
-    let gift_card =
-        v1::GiftCard { gift_card_id, member_id, code, value, header, body, slug, install_url, mail_sent };
+    let gift_card = v1::GiftCard { gift_card_id, member_id, code, value, header, body, slug, install_url, mail_sent };
     let request = v1::SendGiftCardRequest { gift_card: Some(gift_card) };
     let sent = RewardServiceClient::new(client.service()).send_gift_card(request).await?.into_inner();
     Ok(Answer::One(json(&sent)))

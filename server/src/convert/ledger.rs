@@ -156,6 +156,8 @@ fn origin(origin: Origin) -> Kind {
         Origin::Reversal { reversed_sequence, reason, .. } => {
             Kind::Reversal(v1::ReversalOrigin { reversed_sequence: reversed_sequence.0, reason })
         }
-        Origin::Merge { other_member_id } => Kind::Merge(v1::MergeOrigin { other_member_id: other_member_id.to_string() }),
+        Origin::Merge { other_member_id } => {
+            Kind::Merge(v1::MergeOrigin { other_member_id: other_member_id.to_string() })
+        }
     }
 }

@@ -27,9 +27,7 @@ pub fn programme(given: &v1::Campaign) -> Result<Programme, Refused> {
     };
     Ok(Programme {
         points: policy(given.points),
-        multipliers: multipliers
-            .map(|(i, m)| multiplier(&format!("multipliers[{i}]"), m))
-            .collect::<Result<_, _>>()?,
+        multipliers: multipliers.map(|(i, m)| multiplier(&format!("multipliers[{i}]"), m)).collect::<Result<_, _>>()?,
         stacking: match word("stacking", given.stacking, "must be best, to add or to multiply")? {
             v1::Stacking::Unspecified | v1::Stacking::Best => Stacking::Best,
             v1::Stacking::Add => Stacking::Add,
@@ -48,11 +46,8 @@ pub fn programme(given: &v1::Campaign) -> Result<Programme, Refused> {
 
 /// Lays a programme into the message of its campaign.
 pub fn programme_to_wire(programme: &Programme, campaign: v1::Campaign) -> v1::Campaign {
-    let tier = |tier: &Tier| v1::Tier {
-        tier_id: tier.id.to_string(),
-        name: tier.name.clone(),
-        threshold: tier.threshold,
-    };
+    let tier =
+        |tier: &Tier| v1::Tier { tier_id: tier.id.to_string(), name: tier.name.clone(), threshold: tier.threshold };
     let stacking = match programme.stacking {
         Stacking::Best => v1::Stacking::Best,
         Stacking::Add => v1::Stacking::Add,

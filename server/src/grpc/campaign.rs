@@ -224,10 +224,7 @@ impl CampaignService for Api {
         Ok(Response::new(v1::GetSettingsResponse { settings }))
     }
 
-    async fn update_settings(
-        &self,
-        request: Request<v1::UpdateSettingsRequest>,
-    ) -> Answer<v1::UpdateSettingsResponse> {
+    async fn update_settings(&self, request: Request<v1::UpdateSettingsRequest>) -> Answer<v1::UpdateSettingsResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let given = required("settings", request.settings)?;
         let etag = etag(&given.etag);
@@ -273,9 +270,15 @@ fn simulate(
         world: &around,
     };
     let simulated = decide(&set, command).map(|decision| match decision {
-        Decision::Events(events) => {
-            Record { tenant, time: now, member: member.as_ref().map(|m| m.id), key_slot: KeySlot::NONE, key, quiet: false, events }
-        }
+        Decision::Events(events) => Record {
+            tenant,
+            time: now,
+            member: member.as_ref().map(|m| m.id),
+            key_slot: KeySlot::NONE,
+            key,
+            quiet: false,
+            events,
+        },
         Decision::Already(_) => unreachable!("a repeated consumption is refused"),
     });
     match around.failed.into_inner() {

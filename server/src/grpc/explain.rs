@@ -173,10 +173,11 @@ mod tests {
                 "3 coins because entry 4 was taken back: as asked",
             ),
             (
-                entry(points(), -5, Origin::Redemption {
-                    redemption_id: "r-1".into(),
-                    reward_id: "mug".parse().expect("a slug"),
-                }),
+                entry(
+                    points(),
+                    -5,
+                    Origin::Redemption { redemption_id: "r-1".into(), reward_id: "mug".parse().expect("a slug") },
+                ),
                 "-5 points for reward 'mug', by redemption r-1",
             ),
         ] {

@@ -203,23 +203,13 @@ fn hold_field(mut refused: Refused) -> Refused {
 
 impl Api {
     /// Carries out a command, and gives the entries of its record, now or the first time.
-    async fn entries_made(
-        &self,
-        tenant: Tenant,
-        request_id: &str,
-        action: Action,
-    ) -> Result<Vec<v1::Entry>, Refused> {
+    async fn entries_made(&self, tenant: Tenant, request_id: &str, action: Action) -> Result<Vec<v1::Entry>, Refused> {
         let stored = self.create(tenant, request_id, action).await?;
         Ok(stored.record.all_recorded(stored.first).filter_map(|recorded| Entry::of(&recorded)).map(entry).collect())
     }
 
     /// The balances of a member as of a position: what its newest entries up to there say.
-    async fn balances_at(
-        &self,
-        tenant: Tenant,
-        member: &Member,
-        at: Sequence,
-    ) -> Result<Vec<v1::Balance>, Refused> {
+    async fn balances_at(&self, tenant: Tenant, member: &Member, at: Sequence) -> Result<Vec<v1::Balance>, Refused> {
         let member_id = member.id;
         let mut wanted: Vec<(Currency, Option<i64>)> = accounts_of(member).map(|(c, _)| (c, None)).collect();
         let mut before = Some(at.next());

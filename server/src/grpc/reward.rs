@@ -30,8 +30,9 @@ const ALPHABET: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
 const CODE_BYTES: usize = 10;
 /// Characters of a made code.
 const CODE_LEN: usize = CODE_BYTES * 8 / 5;
-/// Items looked at for one page, where only some of them are wanted.
-const ITEMS_READ_MAX: usize = 5_000;
+/// Items looked at for one page, where only some of them are wanted: what is read between two commands holds
+/// these up.
+const ITEMS_READ_MAX: usize = 1_000;
 
 impl Api {
     async fn item(&self, tenant: Tenant, key: ItemKey) -> Result<Option<Item>, Refused> {
@@ -198,9 +199,8 @@ impl RewardService for Api {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut found: Vec<_> = config.rewards.range((from, Bound::Unbounded)).take(size + 1).collect();
         let next_page_token = page::cut(List::Rewards, &mut found, size, |(id, _)| *id);
-        let counted = self.read(move |views| {
-            Ok(views.houses().get(&tenant).map(|house| house.redeemed.clone()).unwrap_or_default())
-        });
+        let counted = self
+            .read(move |views| Ok(views.houses().get(&tenant).map(|house| house.redeemed.clone()).unwrap_or_default()));
         let redeemed = counted.await?;
         let of = |id: &RewardId| redeemed.get(id).copied().unwrap_or(0);
         let rewards = found.into_iter().map(|(id, reward)| reward_to_wire(reward, of(id))).collect();
@@ -244,10 +244,7 @@ impl RewardService for Api {
         Ok(Response::new(v1::CompleteRedemptionResponse { redemption }))
     }
 
-    async fn fail_redemption(
-        &self,
-        request: Request<v1::FailRedemptionRequest>,
-    ) -> Answer<v1::FailRedemptionResponse> {
+    async fn fail_redemption(&self, request: Request<v1::FailRedemptionRequest>) -> Answer<v1::FailRedemptionResponse> {
         let (tenant, v1::FailRedemptionRequest { redemption_id, reason }) = self.tenant(request, Scope::Manage)?;
         let action = Action::FailRedemption { redemption_id: redemption_id.clone(), reason };
         let redemption = self.redemption_after(tenant, redemption_id, action).await?;
@@ -328,8 +325,7 @@ impl RewardService for Api {
         let coupon_book_id = book.coupon_book_id.clone();
         let action = Action::CreateCouponBook { coupon_book: book, codes };
         let stored = self.create(tenant, &request.request_id, action).await?;
-        let (coupon_book, generated_codes) =
-            self.filled(tenant, coupon_book_id, &stored.record.events, kind).await?;
+        let (coupon_book, generated_codes) = self.filled(tenant, coupon_book_id, &stored.record.events, kind).await?;
         Ok(Response::new(v1::CreateCouponBookResponse { coupon_book, generated_codes }))
     }
 
@@ -339,15 +335,11 @@ impl RewardService for Api {
         let coupon_book_id: CouponBookId = id("coupon_book_id", &request.coupon_book_id)?;
         let action = Action::AddCoupons { coupon_book_id: coupon_book_id.clone(), kind, codes };
         let stored = self.create(tenant, &request.request_id, action).await?;
-        let (coupon_book, generated_codes) =
-            self.filled(tenant, coupon_book_id, &stored.record.events, kind).await?;
+        let (coupon_book, generated_codes) = self.filled(tenant, coupon_book_id, &stored.record.events, kind).await?;
         Ok(Response::new(v1::AddCouponsResponse { coupon_book, generated_codes }))
     }
 
-    async fn get_coupon_book(
-        &self,
-        request: Request<v1::GetCouponBookRequest>,
-    ) -> Answer<v1::GetCouponBookResponse> {
+    async fn get_coupon_book(&self, request: Request<v1::GetCouponBookRequest>) -> Answer<v1::GetCouponBookResponse> {
         let (tenant, request) = self.tenant(request, Scope::Read)?;
         let coupon_book = self.coupon_book(tenant, id("coupon_book_id", &request.coupon_book_id)?).await?;
         Ok(Response::new(v1::GetCouponBookResponse { coupon_book }))

@@ -45,8 +45,7 @@ impl Api {
         &self,
         request: Request<v1::SimulateCampaignRequest>,
     ) -> Result<Response<Simulated>, Status> {
-        let caller =
-            Authorized { api: self.clone(), metadata: request.metadata().clone(), scope: Scope::Read };
+        let caller = Authorized { api: self.clone(), metadata: request.metadata().clone(), scope: Scope::Read };
         let tenant = caller.tenant()?;
         let request = request.into_inner();
         let campaign = campaign(required("campaign", request.campaign)?)?;

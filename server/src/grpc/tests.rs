@@ -462,7 +462,10 @@ async fn an_erased_member_has_its_balances_and_is_found_by_nobody() {
     let refused = members.block_member(block).await.expect_err("erased");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "MEMBER_ERASED"));
     let mut ledger = LedgerServiceClient::new(caller.clone());
-    ledger.get_balances(v1::GetBalancesRequest { member_id: member_id.clone(), ..Default::default() }).await.expect("there");
+    ledger
+        .get_balances(v1::GetBalancesRequest { member_id: member_id.clone(), ..Default::default() })
+        .await
+        .expect("there");
     let repeated = members.register_member(member_request()).await.expect_err("what it was is not known");
     assert_eq!(reason(&repeated), "MEMBER_ERASED");
     let request = v1::RegisterMemberRequest { request_id: "member-2".into(), ..member_request() };

@@ -36,12 +36,10 @@ pub(in crate::cli) struct SimulateArgs {
     to_time: Option<Timestamp>,
 }
 
-const COLUMNS: &[&str] = &["rule", "side", "members", "units", "points", "coins", "stamps", "rows_completed", "external"];
+const COLUMNS: &[&str] =
+    &["rule", "side", "members", "units", "points", "coins", "stamps", "rows_completed", "external"];
 
-pub(super) async fn run(
-    args: SimulateArgs,
-    campaigns: &mut CampaignServiceClient<Service>,
-) -> Result<Answer, Failure> {
+pub(super) async fn run(args: SimulateArgs, campaigns: &mut CampaignServiceClient<Service>) -> Result<Answer, Failure> {
     let request = v1::SimulateCampaignRequest {
         campaign: Some(read(args.file.as_deref())?),
         from_sequence: args.from_sequence,

@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn lines_are_members() {
-        let text = br#"{"identifiers":[{"key":"externalId","value":"u-1"}],"firstName":"Ana","joinCampaignIds":["velo"]}"#;
+        let text =
+            br#"{"identifiers":[{"key":"externalId","value":"u-1"}],"firstName":"Ana","joinCampaignIds":["velo"]}"#;
         let read = parse(text).expect("a member");
         assert_eq!((read.identifiers[0].value.as_str(), read.join_campaign_ids.len()), ("u-1", 1));
         assert_eq!(read.profile.expect("there").first_name, "Ana");

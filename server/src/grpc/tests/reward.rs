@@ -72,7 +72,9 @@ async fn the_catalogue() {
                 "NotFound REWARD_NOT_FOUND: reward nix not found",
             ),
             (
-                outcome(rewards.create_reward(create(v1::Reward { reward_id: "new".into(), cost: None, ..mug() })).await),
+                outcome(
+                    rewards.create_reward(create(v1::Reward { reward_id: "new".into(), cost: None, ..mug() })).await,
+                ),
                 "InvalidArgument INVALID_FIELD: cost \"\" must be points or coins",
             ),
             (
@@ -362,19 +364,14 @@ async fn coupons() {
                 "NotFound COUPON_NOT_FOUND: coupon \"Z\" of book summer not found",
             ),
             (
-                outcome(
-                    rewards.use_coupon(v1::UseCouponRequest { discount_amount: -1, ..use_("B", "use-2") }).await,
-                ),
+                outcome(rewards.use_coupon(v1::UseCouponRequest { discount_amount: -1, ..use_("B", "use-2") }).await),
                 "InvalidArgument INVALID_FIELD: discount_amount \"-1\" must be at least 0",
             ),
             (
                 outcome(rewards.roll_back_coupon(roll_back("use-9")).await),
                 "FailedPrecondition COUPON_STATE: coupon \"A\" has no such use",
             ),
-            (
-                outcome(rewards.get_coupon(elsewhere).await),
-                "NotFound COUPON_BOOK_NOT_FOUND: coupon book nix not found",
-            ),
+            (outcome(rewards.get_coupon(elsewhere).await), "NotFound COUPON_BOOK_NOT_FOUND: coupon book nix not found"),
             (
                 outcome(rewards.get_coupon(unknown).await),
                 "NotFound COUPON_NOT_FOUND: coupon \"Z\" of book summer not found",
