@@ -212,7 +212,12 @@ impl Auditor {
                 let board = boards.iter().find(|b| b.id == *leaderboard_id).expect("a board");
                 let prize = board.prizes.iter().find(|p| p.from_rank <= *rank && *rank <= p.to_rank);
                 let prize = prize.expect("only winners are awarded").clone();
-                self.prize(*member_id, campaign_id, prize.bonus, prize.reward_id.as_ref());
+                let points = Currency::Points(campaign_id.clone());
+                self.credit(*member_id, &points, prize.bonus.points.0, Kind::Other);
+                self.credit(*member_id, &Currency::Coins, prize.bonus.coins.0, Kind::Other);
+                if let Some(reward) = &prize.reward_id {
+                    self.owe(*member_id, campaign_id, reward, 1);
+                }
                 Verdict::Yes
             }
             _ => panic!("the auditor does not know {action:?}"),

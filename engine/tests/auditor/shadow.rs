@@ -52,8 +52,8 @@ impl Shadow {
     }
 
     fn apply(&mut self, recorded: &Recorded<'_>) {
-        for key in item::keys(recorded.event) {
-            if let Some(item) = item::apply(&key, self.items.get(&key).cloned(), recorded) {
+        for (nth, key) in item::keys(recorded.event).into_iter().enumerate() {
+            if let Some(item) = item::apply((nth, &key), self.items.get(&key).cloned(), recorded) {
                 self.items.insert(key, item);
             }
         }

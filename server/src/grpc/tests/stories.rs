@@ -246,7 +246,7 @@ async fn tell(system: &str) {
     subscription["dialect"] = system.into();
     let with = json!({"subscription": subscription});
     let made = teller.call("SubscriptionService/CreateSubscription", with).await.expect("created");
-    teller.subscription_id = made["subscription"]["id"].as_str().expect("it has an id").into();
+    teller.subscription_id = made["subscription"]["subscriptionId"].as_str().expect("it has an id").into();
     for step in story["steps"].as_array_mut().expect("steps") {
         teller.step(step).await;
     }
