@@ -8,7 +8,7 @@ use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::scripted::{ScriptedCourier, Step};
 use punchline_engine::id::Environment;
 use punchline_proto::v1;
-use punchline_runtime::clock::SystemClock;
+use punchline_runtime::clock::{Clock as _, SystemClock};
 use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions};
@@ -273,9 +273,13 @@ fn points() -> Option<v1::Currency> {
     Some(v1::Currency { kind: Some(v1::currency::Kind::PointsOfCampaignId("velo-club".into())) })
 }
 
+/// So much later than now.
+fn in_ms(ms: i64) -> prost_types::Timestamp {
+    crate::convert::timestamp(SystemClock.now().plus_ms(ms))
+}
+
 fn in_an_hour() -> prost_types::Timestamp {
-    let now = std::time::SystemTime::now() + Duration::from_secs(3_600);
-    now.into()
+    in_ms(3_600_000)
 }
 
 /// A campaign and a member who has joined; gives the member.
