@@ -301,8 +301,13 @@ fn digest(body: &[u8]) -> u64 {
     std::hash::Hasher::finish(&hasher)
 }
 
+/// Now, by the clock of who is outside.
+///
+/// # Panics
+///
+/// If it is before 1970.
 #[allow(clippy::disallowed_methods, reason = "a receiver has a clock of its own")]
-fn unix_seconds() -> u64 {
+pub fn unix_seconds() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.expect("it is later than 1970").as_secs()
 }

@@ -3,6 +3,7 @@
 use punchline_proto::v1;
 use punchline_tests::api::{Api, Refused, consumption, identifier};
 use punchline_tests::campaign::CAMPAIGN;
+use punchline_tests::receiver::unix_seconds;
 use punchline_tests::server::Server;
 use punchline_tests::world::{World, populate};
 use tonic::{Code, Response, Status};
@@ -72,13 +73,13 @@ async fn loyalty(api: &Api, member_id: &str, campaign_id: &str) {
 }
 
 fn hold(member_id: &str) -> v1::PlaceHoldRequest {
-    let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(3_600);
+    let soon = prost_types::Timestamp { seconds: unix_seconds() as i64 + 3_600, nanos: 0 };
     v1::PlaceHoldRequest {
         member_id: member_id.into(),
         hold_id: "b".into(),
         currency: Some(v1::Currency { kind: Some(v1::currency::Kind::PointsOfCampaignId(CAMPAIGN.into())) }),
         amount: 1,
-        expires_at: Some(soon.into()),
+        expires_at: Some(soon),
         reason: String::new(),
     }
 }

@@ -278,9 +278,13 @@ fn points() -> Option<v1::Currency> {
     Some(v1::Currency { kind: Some(v1::currency::Kind::PointsOfCampaignId("velo-club".into())) })
 }
 
+/// So much later than now.
+fn in_ms(ms: i64) -> prost_types::Timestamp {
+    crate::convert::timestamp(SystemClock.now().plus_ms(ms))
+}
+
 fn in_an_hour() -> prost_types::Timestamp {
-    let now = std::time::SystemTime::now() + Duration::from_secs(3_600);
-    now.into()
+    in_ms(3_600_000)
 }
 
 /// A campaign and a member who has joined; gives the member.
