@@ -100,7 +100,7 @@ fn because(origin: &Origin, amount: i64) -> String {
         Origin::Transfer { other_member_id, reason } => {
             format!("because they were transferred {way} member {other_member_id}: {reason}")
         }
-        Origin::Reversal { reversed_sequence, reason } => {
+        Origin::Reversal { reversed_sequence, reason, .. } => {
             format!("because entry {reversed_sequence} was taken back: {reason}")
         }
         Origin::Merge { other_member_id } => format!("{way} member {other_member_id}, by a merge of the two"),
@@ -169,7 +169,7 @@ mod tests {
                 "-3 coins because they were transferred to member 00000000-0000-0000-0000-000000000000: as asked",
             ),
             (
-                entry(Currency::Coins, 3, Origin::Reversal { reversed_sequence: Sequence(4), reason: reason() }),
+                entry(Currency::Coins, 3, Origin::Reversal { reversed_sequence: Sequence(4), reason: reason(), earned: false }),
                 "3 coins because entry 4 was taken back: as asked",
             ),
             (
