@@ -169,7 +169,11 @@ mod tests {
                 "-3 coins because they were transferred to member 00000000-0000-0000-0000-000000000000: as asked",
             ),
             (
-                entry(Currency::Coins, 3, Origin::Reversal { reversed_sequence: Sequence(4), reason: reason(), earned: false }),
+                entry(
+                    Currency::Coins,
+                    3,
+                    Origin::Reversal { reversed_sequence: Sequence(4), reason: reason(), earned: false },
+                ),
                 "3 coins because entry 4 was taken back: as asked",
             ),
             (

@@ -36,11 +36,10 @@ use crate::state::State;
 mod fact;
 mod ledger;
 mod log;
-mod stories;
 mod member;
+mod stories;
 
 mod reward;
-
 
 const OPERATOR: &str = "dev-operator";
 const URL: &str = "https://example.com/hooks";

@@ -178,9 +178,7 @@ impl Teller {
     fn anonymous(&self, value: Value) -> Value {
         match value {
             Value::Array(items) => items.into_iter().map(|item| self.anonymous(item)).collect(),
-            Value::Object(fields) => {
-                fields.into_iter().map(|(name, field)| (name, self.anonymous(field))).collect()
-            }
+            Value::Object(fields) => fields.into_iter().map(|(name, field)| (name, self.anonymous(field))).collect(),
             Value::String(text) => {
                 let name = self.saved.iter().find(|(_, saved)| saved.as_str() == Some(&text)).map(|(name, _)| name);
                 let made = text.contains("evt_") || text.contains("msg_") || text.len() >= 26 && is_random(&text);
@@ -239,8 +237,7 @@ async fn tell(system: &str) {
     let running = Running::with_clock(clock.clone(), 0).await;
     running.advertiser(ADVERTISER, Vec::new()).await;
     let pool = DescriptorPool::decode(v1::FILE_DESCRIPTOR_SET).expect("the build made it");
-    let mut teller =
-        Teller { running, clock, pool, saved: BTreeMap::new(), subscription_id: String::new(), told: 0 };
+    let mut teller = Teller { running, clock, pool, saved: BTreeMap::new(), subscription_id: String::new(), told: 0 };
     let mut subscription = story["subscription"].clone();
     subscription["url"] = URL.into();
     subscription["dialect"] = system.into();
