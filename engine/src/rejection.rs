@@ -138,7 +138,7 @@ pub enum Rejection {
     /// A campaign of that id exists.
     #[error("campaign {0} exists already")]
     CampaignExists(CampaignId),
-    /// The campaign is over, or has not begun.
+    /// The campaign is over.
     #[error("campaign {0} is not active at this time")]
     CampaignNotActive(CampaignId),
     /// Somebody else changed it in between.

@@ -24,7 +24,7 @@ use tonic_types::pb;
 pub type Line = InterceptedService<Channel, Caller>;
 
 /// Longest that a call may take: no answer at all is a finding too.
-const CALL_MAX: Duration = Duration::from_secs(60);
+const CALL_MAX: Duration = Duration::from_secs(300);
 /// Largest answer that is read, and largest request that is sent: larger than what a server should take.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 

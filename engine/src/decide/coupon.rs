@@ -178,6 +178,7 @@ pub(super) fn use_(
         return Err(Rejection::CouponState { code: code.into(), why });
     }
     let usages_before = coupon.usage_ids.len() as u32;
+    let assigned = u32::from(coupon.member_id.is_some());
     Ok(one(CouponUsed {
         member_id: coupon.member_id,
         campaign_id: book.campaign_id.clone(),
@@ -189,8 +190,11 @@ pub(super) fn use_(
         expires_at: coupon.expires_at,
         usage_id: usage_id.into(),
         amount_used: 1,
+        amount_assigned: assigned,
         usages_before,
+        assigned_before: assigned,
         usages: usages_before + 1,
+        assigned,
         coupon_book: book.clone(),
     }
     .into()))

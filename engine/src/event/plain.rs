@@ -110,10 +110,19 @@ macro_rules! plain_events {
                     usage_id: String,
                     /// Always 1.
                     amount_used: u32,
+                    /// 1 where the code was given to somebody.
+                    #[serde(default)]
+                    amount_assigned: u32,
                     /// Uses before.
                     usages_before: u32,
+                    /// 1 where the code was given to somebody.
+                    #[serde(default)]
+                    assigned_before: u32,
                     /// Uses now.
                     usages: u32,
+                    /// 1 where the code was given to somebody.
+                    #[serde(default)]
+                    assigned: u32,
                     /// Its book.
                     coupon_book: CouponBook,
                 }

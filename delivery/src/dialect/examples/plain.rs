@@ -55,7 +55,7 @@ pub(super) fn plain(event_type: T) -> Option<(&'static str, String)> {
             "A coupon's code was used.",
             format!(
                 r#"{member},{COUPON}{COUPON_LIFE},"order_id":"O-77","discount_amount":350,"usage_id":"U-1002",
-                "amount_used":1,"usages_before":0,"usages":1,"coupon_book":{BOOK}"#
+                "amount_used":1,"amount_assigned":1,"usages_before":0,"assigned_before":1,"usages":1,"assigned":1,"coupon_book":{BOOK}"#
             ),
         ),
         T::RedemptionRolledBack => (

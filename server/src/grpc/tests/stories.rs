@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use punchline_delivery::courier::AttemptRequest;
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::clock::Clock;
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use super::*;
 
 const ADVERTISER: &str = "1000000001";
+const NAMED_BY: &str = "x-jericommerce-event-type";
 
 /// A clock that a story sets.
 struct StoryClock(AtomicI64);
@@ -98,12 +100,12 @@ impl Teller {
         Ok(answered.serialize_with_options(serde_json::value::Serializer, &options).expect("JSON says it"))
     }
 
-    /// `$name` becomes what was saved under it.
+    /// `$name` becomes what was saved under it, also within a text.
     fn fill(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
-                if let Some(saved) = text.strip_prefix('$').and_then(|name| self.saved.get(name)) {
-                    *value = saved.clone();
+                for (name, saved) in &self.saved {
+                    *text = text.replace(&format!("${name}"), saved.as_str().unwrap_or_default());
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|item| self.fill(item)),
@@ -127,7 +129,7 @@ impl Teller {
         };
         tokio::time::timeout(patience, quiet).await.expect("everything is delivered");
         let received = self.running.courier.received();
-        let new = received[self.told..].iter().map(|one| serde_json::from_slice(&one.body).expect("JSON")).collect();
+        let new = received[self.told..].iter().map(told_of).collect();
         self.told = received.len();
         new
     }
@@ -193,6 +195,15 @@ impl Teller {
     }
 }
 
+/// The body; with the header that names the event, where the dialect has one.
+fn told_of(one: &AttemptRequest) -> Value {
+    let body: Value = serde_json::from_slice(&one.body).expect("JSON");
+    match one.extra_headers.iter().find(|(header, _)| header == NAMED_BY) {
+        Some((_, name)) => json!({NAMED_BY: name.to_str().expect("text"), "body": body}),
+        None => body,
+    }
+}
+
 /// Whether a text holds an id that is made anew in each run: a UUID or an ULID.
 fn is_random(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
@@ -241,6 +252,8 @@ async fn tell(system: &str) {
     let mut subscription = story["subscription"].clone();
     subscription["url"] = URL.into();
     subscription["dialect"] = system.into();
+    // Else two members' events go out in any order.
+    subscription["ordering"] = "ORDERING_STRICT".into();
     let with = json!({"subscription": subscription});
     let made = teller.call("SubscriptionService/CreateSubscription", with).await.expect("created");
     teller.subscription_id = made["subscription"]["subscriptionId"].as_str().expect("it has an id").into();
