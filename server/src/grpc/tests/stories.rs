@@ -114,20 +114,21 @@ impl Teller {
         }
     }
 
-    /// What went out since the last time, once nothing is owed any more.
+    /// What went out since the last time, once everything that there is has.
     async fn told(&mut self) -> Vec<Value> {
-        let patience = std::time::Duration::from_secs(30);
-        let quiet = async {
+        let status = self.call("AdminService/GetStatus", json!({})).await.expect("the operator asks");
+        let head = number(&status["headSequence"]);
+        let settled = async {
             loop {
                 let with = json!({"subscriptionId": self.subscription_id});
                 let now = self.call("SubscriptionService/GetSubscription", with).await.expect("it exists");
-                if now["subscription"].get("pending").is_none() {
+                if number(&now["subscription"]["cursor"]) >= head {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(patience, quiet).await.expect("everything is delivered");
+        tokio::time::timeout(Duration::from_secs(30), settled).await.expect("everything is delivered");
         let received = self.running.courier.received();
         let new = received[self.told..].iter().map(told_of).collect();
         self.told = received.len();
@@ -193,6 +194,11 @@ impl Teller {
             other => other,
         }
     }
+}
+
+/// A number of 64 bits, which JSON has as a text.
+fn number(value: &Value) -> u64 {
+    value.as_str().map_or(0, |text| text.parse().expect("a number"))
 }
 
 /// The body; with the header that names the event, where the dialect has one.
