@@ -25,6 +25,34 @@ impl IngestService for Echo {
         Err(Status::unimplemented("only unary calls have this ceiling"))
     }
 
+    async fn batch_publish_facts(
+        &self,
+        _: Request<v1::BatchPublishFactsRequest>,
+    ) -> Result<Response<v1::BatchPublishFactsResponse>, Status> {
+        Err(Status::unimplemented("only unary calls have this ceiling"))
+    }
+
+    async fn register_fact_type(
+        &self,
+        _: Request<v1::RegisterFactTypeRequest>,
+    ) -> Result<Response<v1::RegisterFactTypeResponse>, Status> {
+        Err(Status::unimplemented("only unary calls have this ceiling"))
+    }
+
+    async fn get_fact_type(
+        &self,
+        _: Request<v1::GetFactTypeRequest>,
+    ) -> Result<Response<v1::GetFactTypeResponse>, Status> {
+        Err(Status::unimplemented("only unary calls have this ceiling"))
+    }
+
+    async fn list_fact_types(
+        &self,
+        _: Request<v1::ListFactTypesRequest>,
+    ) -> Result<Response<v1::ListFactTypesResponse>, Status> {
+        Err(Status::unimplemented("only unary calls have this ceiling"))
+    }
+
     async fn record_consumption(
         &self,
         _: Request<v1::RecordConsumptionRequest>,

@@ -137,20 +137,8 @@ pub async fn stream() {
 /// A steady 1 000 unary calls a second: from call to durable answer.
 pub async fn ack_latency() {
     let load = Load::start(MEMBERS).await;
-    let (mut every, mut calls) = (tokio::time::interval(Duration::from_millis(1)), JoinSet::new());
     let watch = Stopwatch::start();
-    while watch.elapsed() < RUN {
-        every.tick().await;
-        let (mut client, source) = (load.client(), load.source());
-        calls.spawn(async move {
-            let request = v1::RecordConsumptionRequest { consumption: Some(source.next()) };
-            let watch = Stopwatch::start();
-            client.record_consumption(request).await.expect("accepted");
-            watch.seconds() * 1_000.0
-        });
-    }
-    let mut times = calls.join_all().await;
-    times.sort_by(f64::total_cmp);
+    let times = steady(&load, || watch.elapsed() < RUN).await;
     let (sync_median, sync_p99) = bare_sync(load.server.scratch_dir());
     let rate = times.len() as f64 / watch.seconds();
     line(&format!("{:<44} {rate:>12.1} calls/s", "ack latency at"));
@@ -162,6 +150,24 @@ pub async fn ack_latency() {
         &format!("<= {:.1} (10 + bare sync p99)", 10.0 + sync_p99),
     );
     line(&format!("  bare append and fdatasync: median {sync_median:.2} ms, p99 {sync_p99:.2} ms"));
+}
+
+/// Calls once a millisecond for as long as `goes_on`: how long each took, in milliseconds, sorted.
+pub async fn steady(load: &Load, goes_on: impl Fn() -> bool) -> Vec<f64> {
+    let (mut every, mut calls) = (tokio::time::interval(Duration::from_millis(1)), JoinSet::new());
+    while goes_on() {
+        every.tick().await;
+        let (mut client, source) = (load.client(), load.source());
+        calls.spawn(async move {
+            let request = v1::RecordConsumptionRequest { consumption: Some(source.next()) };
+            let watch = Stopwatch::start();
+            client.record_consumption(request).await.expect("accepted");
+            watch.seconds() * 1_000.0
+        });
+    }
+    let mut times = calls.join_all().await;
+    times.sort_by(f64::total_cmp);
+    times
 }
 
 /// A million consumptions of a hundred thousand members: memory, disk, restart after SIGKILL.

@@ -10,6 +10,9 @@ use punchline_tests::server::Server;
 use tokio::task::JoinSet;
 
 const CAMPAIGN: &str = "bench";
+/// Members are registered by so many at once, so many in a call.
+const WORKERS: u64 = 4;
+const BATCH: usize = 250;
 
 /// A server under load, and who calls it.
 pub struct Load {
@@ -28,17 +31,23 @@ impl Load {
         api.campaigns().create_campaign(campaign).await.expect("the campaign is accepted");
         let next = Arc::new(AtomicU64::new(0));
         let mut registering = JoinSet::new();
-        for worker in 0..64 {
+        for worker in 0..WORKERS {
             let api = api.clone();
             registering.spawn(async move {
-                let mut service = api.members();
-                for n in (worker..members).step_by(64) {
-                    let request = v1::RegisterMemberRequest {
-                        identifiers: vec![phone(n)],
+                let ids: Vec<u64> = (worker..members).step_by(WORKERS as usize).collect();
+                for ids in ids.chunks(BATCH) {
+                    let one = |n: &u64| v1::RegisterMemberRequest {
+                        identifiers: vec![phone(*n)],
                         join_campaign_ids: vec![CAMPAIGN.into()],
+                        suppress_events: true,
                         ..Default::default()
                     };
-                    service.register_member(request).await.expect("members are registered");
+                    let request = v1::BatchRegisterMembersRequest { requests: ids.iter().map(one).collect() };
+                    let answer = api.members().batch_register_members(request).await.expect("members are registered");
+                    let registered = |r: &v1::RegisterMemberResult| {
+                        matches!(r.outcome, Some(v1::register_member_result::Outcome::MemberId(_)))
+                    };
+                    assert!(answer.into_inner().results.iter().all(registered), "all of them");
                 }
             });
         }

@@ -6,12 +6,13 @@
 mod ceiling;
 mod delivery;
 mod ingest;
+mod jobs;
 mod load;
 mod report;
 
 use std::process::ExitCode;
 
-const SCENARIOS: &str = "unary | batch | stream | ack-latency | delivery | delivery-latency | isolation | memory | all";
+const SCENARIOS: &str = "unary | batch | stream | ack-latency | delivery | delivery-latency | isolation | memory | jobs | all";
 
 fn main() -> ExitCode {
     let scenario = std::env::args().nth(1).unwrap_or_default();
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             "delivery-latency" => delivery::latency().await,
             "isolation" => delivery::isolation().await,
             "memory" => ingest::memory().await,
+            "jobs" => jobs::daily().await,
             "all" => {
                 ingest::unary().await;
                 ingest::batch().await;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
                 delivery::latency().await;
                 delivery::isolation().await;
                 ingest::memory().await;
+                jobs::daily().await;
             }
             _ => {
                 report::line(&format!("usage: punchline-benches {SCENARIOS}"));

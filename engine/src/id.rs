@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 /// A value that is not a valid id: says which kind of id, and what was given.
@@ -32,6 +32,15 @@ impl InvalidId {
     fn new(kind: &'static str, value: &str, rule: &'static str) -> Self {
         InvalidId { kind, value: value.chars().take(80).collect(), rule }
     }
+}
+
+/// Where the key is kept under which a member's personal fields are sealed. Not a secret, and told to nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct KeySlot(pub u64);
+
+impl KeySlot {
+    /// No key: nothing of it is sealed.
+    pub const NONE: KeySlot = KeySlot(0);
 }
 
 /// The tenant's company, as `1000000001`.
@@ -136,7 +145,7 @@ impl fmt::Display for Tenant {
 }
 
 /// A position in the journal: from 1, no gaps. 0 is "before the first".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sequence(pub u64);
 
@@ -176,6 +185,12 @@ macro_rules! uuid_id {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
             }
         }
     };
@@ -267,6 +282,12 @@ macro_rules! slug_id {
                 s.serialize_str(self.as_str())
             }
         }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
     };
 }
 
@@ -294,4 +315,34 @@ slug_id!(
     /// One `apiKey`/`apiSecret` pair. It is the `apiKey` itself: public, unlike the secret.
     CredentialId,
     "api key"
+);
+slug_id!(
+    /// A tier within a campaign.
+    TierId,
+    "tier id"
+);
+slug_id!(
+    /// A multiplier within a campaign.
+    MultiplierId,
+    "multiplier id"
+);
+slug_id!(
+    /// A leaderboard within a campaign.
+    LeaderboardId,
+    "leaderboard id"
+);
+slug_id!(
+    /// Members who have something in common.
+    SegmentId,
+    "segment id"
+);
+slug_id!(
+    /// What points or coins are exchanged for, or what a subscriber pays out.
+    RewardId,
+    "reward id"
+);
+slug_id!(
+    /// A stock of codes.
+    CouponBookId,
+    "coupon book id"
 );

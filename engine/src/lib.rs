@@ -14,6 +14,7 @@ pub mod time;
 
 pub mod command;
 pub mod event;
+pub mod expression;
 pub mod filter;
 pub mod rejection;
 

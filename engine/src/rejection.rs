@@ -5,7 +5,9 @@
 //! - A rejection changes nothing, and uses up no id.
 //! - [`Rejection::reason`] is part of the API and never changes; the message is for people.
 
-use crate::id::{AdvertiserId, CampaignId, CredentialId, MemberId, SubscriptionId};
+use crate::id::{
+    AdvertiserId, CampaignId, CouponBookId, CredentialId, MemberId, RewardId, SegmentId, Sequence, SubscriptionId,
+};
 use crate::loyalty::consumption::Receipt;
 use crate::loyalty::fact::FactReceipt;
 
@@ -111,6 +113,9 @@ pub enum Rejection {
     /// No such member.
     #[error("member {0} not found")]
     MemberNotFound(MemberId),
+    /// The member's personal fields were erased; nothing about it changes any more.
+    #[error("member {0} is erased")]
+    MemberErased(MemberId),
     /// Another member is known by this identifier.
     #[error("{kind} belongs to member {owner} already")]
     IdentifierTaken {
@@ -133,7 +138,7 @@ pub enum Rejection {
     /// A campaign of that id exists.
     #[error("campaign {0} exists already")]
     CampaignExists(CampaignId),
-    /// The campaign is over, or has not begun.
+    /// The campaign is over.
     #[error("campaign {0} is not active at this time")]
     CampaignNotActive(CampaignId),
     /// Somebody else changed it in between.
@@ -176,6 +181,113 @@ pub enum Rejection {
         /// The id.
         request_id: String,
     },
+    /// The id was used before, for something else.
+    #[error("{what} {id:?} was used before, with other content")]
+    IdReused {
+        /// What kind of id, as `hold_id`.
+        what: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// The member is another one by now.
+    #[error("member {member} was merged into {into}")]
+    MemberMerged {
+        /// Who is no more.
+        member: MemberId,
+        /// Who it is now.
+        into: MemberId,
+    },
+    /// The two cannot become one now.
+    #[error("member {member} has {what}: finish it before merging")]
+    MemberBusy {
+        /// Who.
+        member: MemberId,
+        /// What is open, as `the hold h-1`.
+        what: String,
+    },
+    /// Nothing of that id is set aside.
+    #[error("hold {0:?} not found, or finished already")]
+    HoldNotFound(String),
+    /// No such entry of this member.
+    #[error("ledger entry {0} not found")]
+    EntryNotFound(Sequence),
+    /// What it moved cannot be taken back by itself.
+    #[error("ledger entry {entry} cannot be reversed: {why}")]
+    EntryNotReversible {
+        /// Which.
+        entry: Sequence,
+        /// Why.
+        why: &'static str,
+    },
+    /// No such segment.
+    #[error("segment {0} not found")]
+    SegmentNotFound(SegmentId),
+    /// A segment of that id exists.
+    #[error("segment {0} exists already")]
+    SegmentExists(SegmentId),
+    /// No such reward.
+    #[error("reward {0} not found")]
+    RewardNotFound(RewardId),
+    /// A reward of that id exists.
+    #[error("reward {0} exists already")]
+    RewardExists(RewardId),
+    /// The reward is not on offer.
+    #[error("reward {0} is not on offer at this time")]
+    RewardNotOffered(RewardId),
+    /// None is left.
+    #[error("reward {0} is out of stock")]
+    OutOfStock(RewardId),
+    /// The member had as many as allowed.
+    #[error("member {member} had reward {reward} {max} times already, which is the limit")]
+    RewardLimitReached {
+        /// Who.
+        member: MemberId,
+        /// Which.
+        reward: RewardId,
+        /// How many are allowed.
+        max: u32,
+    },
+    /// No such redemption.
+    #[error("redemption {0:?} not found")]
+    RedemptionNotFound(String),
+    /// It has come too far, or not far enough.
+    #[error("redemption {redemption_id:?} is {state}, it must be {wanted}")]
+    RedemptionState {
+        /// Which.
+        redemption_id: String,
+        /// What it is.
+        state: &'static str,
+        /// What it would have to be.
+        wanted: &'static str,
+    },
+    /// No such obligation.
+    #[error("obligation {0:?} not found")]
+    ObligationNotFound(String),
+    /// No such coupon book.
+    #[error("coupon book {0} not found")]
+    CouponBookNotFound(CouponBookId),
+    /// A coupon book of that id exists.
+    #[error("coupon book {0} exists already")]
+    CouponBookExists(CouponBookId),
+    /// Every code was given to somebody.
+    #[error("coupon book {0} has no code left")]
+    NoCouponsLeft(CouponBookId),
+    /// No such code.
+    #[error("coupon {code:?} of book {coupon_book} not found")]
+    CouponNotFound {
+        /// Of which book.
+        coupon_book: CouponBookId,
+        /// Which.
+        code: String,
+    },
+    /// The code cannot be given, used or rolled back as it is.
+    #[error("coupon {code:?} {why}")]
+    CouponState {
+        /// Which.
+        code: String,
+        /// Why, as `was used as often as allowed`.
+        why: &'static str,
+    },
     /// One command would write more than a journal record holds.
     #[error("the outcome would need {bytes} bytes in the journal, at most {max} are allowed: split the request")]
     RecordTooLarge {
@@ -202,6 +314,7 @@ impl Rejection {
             Rejection::BalanceOverflow { .. } => "BALANCE_OVERFLOW",
             Rejection::InsufficientBalance { .. } => "INSUFFICIENT_BALANCE",
             Rejection::MemberNotFound(_) => "MEMBER_NOT_FOUND",
+            Rejection::MemberErased(_) => "MEMBER_ERASED",
             Rejection::IdentifierTaken { .. } => "IDENTIFIER_TAKEN",
             Rejection::NotJoined { .. } => "NOT_JOINED",
             Rejection::CampaignNotFound(_) => "CAMPAIGN_NOT_FOUND",
@@ -216,6 +329,27 @@ impl Rejection {
             Rejection::SubscriptionExists(_) => "SUBSCRIPTION_EXISTS",
             Rejection::LimitReached { .. } => "LIMIT_REACHED",
             Rejection::RequestIdReused { .. } => "REQUEST_ID_REUSED",
+            Rejection::IdReused { .. } => "ID_REUSED",
+            Rejection::MemberMerged { .. } => "MEMBER_MERGED",
+            Rejection::MemberBusy { .. } => "MEMBER_BUSY",
+            Rejection::HoldNotFound(_) => "HOLD_NOT_FOUND",
+            Rejection::EntryNotFound(_) => "ENTRY_NOT_FOUND",
+            Rejection::EntryNotReversible { .. } => "ENTRY_NOT_REVERSIBLE",
+            Rejection::SegmentNotFound(_) => "SEGMENT_NOT_FOUND",
+            Rejection::SegmentExists(_) => "SEGMENT_EXISTS",
+            Rejection::RewardNotFound(_) => "REWARD_NOT_FOUND",
+            Rejection::RewardExists(_) => "REWARD_EXISTS",
+            Rejection::RewardNotOffered(_) => "REWARD_NOT_OFFERED",
+            Rejection::OutOfStock(_) => "OUT_OF_STOCK",
+            Rejection::RewardLimitReached { .. } => "REWARD_LIMIT_REACHED",
+            Rejection::RedemptionNotFound(_) => "REDEMPTION_NOT_FOUND",
+            Rejection::RedemptionState { .. } => "REDEMPTION_STATE",
+            Rejection::ObligationNotFound(_) => "OBLIGATION_NOT_FOUND",
+            Rejection::CouponBookNotFound(_) => "COUPON_BOOK_NOT_FOUND",
+            Rejection::CouponBookExists(_) => "COUPON_BOOK_EXISTS",
+            Rejection::NoCouponsLeft(_) => "NO_COUPONS_LEFT",
+            Rejection::CouponNotFound { .. } => "COUPON_NOT_FOUND",
+            Rejection::CouponState { .. } => "COUPON_STATE",
             Rejection::RecordTooLarge { .. } => "REQUEST_TOO_LARGE",
         }
     }

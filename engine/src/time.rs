@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jiff::{Timestamp, tz::TimeZone};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. Serialised as RFC 3339 with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -23,7 +23,7 @@ impl UnixMillis {
         UnixMillis(self.0.saturating_add(ms))
     }
 
-    fn timestamp(self) -> Timestamp {
+    pub(crate) fn timestamp(self) -> Timestamp {
         let ms = self.0.clamp(Self::MIN.0, Self::MAX.0);
         Timestamp::from_millisecond(ms).expect("clamped to jiff's range")
     }
@@ -72,8 +72,15 @@ impl Serialize for UnixMillis {
     }
 }
 
+impl<'de> Deserialize<'de> for UnixMillis {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        UnixMillis::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not RFC 3339")))
+    }
+}
+
 /// What a cap counts over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Period {
     /// A calendar day.
@@ -102,6 +109,22 @@ impl Period {
             Period::Campaign => 0,
         };
         i32::try_from(number).expect("years 1 to 9999 fit")
+    }
+
+    /// The first instant of the period of that number; the earliest for the whole campaign.
+    pub fn start(self, number: i32) -> UnixMillis {
+        let days = match self {
+            Period::Day => i64::from(number),
+            Period::Week => i64::from(number) * 7 - 3,
+            Period::Month => {
+                let (year, month) = (number.div_euclid(12), number.rem_euclid(12) + 1);
+                let date = jiff::civil::Date::new(year.clamp(1, 9999) as i16, month as i8, 1);
+                let date = date.expect("a month has a first day").to_zoned(TimeZone::UTC);
+                return UnixMillis(date.expect("within jiff's range").timestamp().as_millisecond());
+            }
+            Period::Campaign => return UnixMillis::MIN,
+        };
+        UnixMillis(days * UnixMillis::DAY_MS)
     }
 }
 
@@ -148,6 +171,10 @@ mod tests {
             (Period::Campaign, "1999-01-01T00:00:00Z", "2026-01-01T00:00:00Z", true),
         ] {
             assert_eq!(period.number(at(a)) == period.number(at(b)), same, "{period:?} {a} {b}");
+            let number = period.number(at(a));
+            assert!((period.start(number)..).contains(&at(a)), "{period:?} {a}");
+            let next = period.start(number + 1);
+            assert!(period == Period::Campaign || at(a) < next && period.number(next) == number + 1, "{period:?} {a}");
         }
     }
 }

@@ -9,6 +9,7 @@ use punchline_engine::event::{Event, EventType};
 use punchline_engine::id::{AdvertiserId, Environment, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::{Campaign, EarningRule, Overflow, Punchcard};
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::loyalty::member::{Identifier, Profile};
 use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope, SealedSecret};
@@ -52,6 +53,42 @@ fn consumptions_are_checked_in_order() {
         c2 9,1 2026-09-01T10:00:00Z coffee   => 10 points, 0 coins, 1 stamps
         ",
     );
+}
+
+#[test]
+fn a_type_of_facts_is_registered_version_by_version() {
+    let mut world = World::new();
+    let register = |schema: &str, etag: Option<&str>| Action::RegisterFactType {
+        fact_type: FactType {
+            name: "fitting.booked".into(),
+            description: String::new(),
+            schema: schema.into(),
+            version: 99,
+        },
+        etag: etag.map(str::to_owned),
+    };
+    let (first, second) = (r#"{"type":"object"}"#, r#"{"required":["shop"]}"#);
+    for (schema, etag, expected) in [
+        (first, Some("1"), Err("ETAG_MISMATCH")),
+        (first, Some("0"), Ok(Some(1))),
+        (first, Some("0"), Err("ETAG_MISMATCH")),
+        (first, None, Ok(None)),
+        (second, Some("1"), Ok(Some(2))),
+        (first, None, Ok(Some(3))),
+        ("[]", None, Err("INVALID_SCHEMA")),
+    ] {
+        let told = world.submit(register(schema, etag)).map(|events| match &events[..] {
+            [Event::FactTypeRegistered(event)] => Some(event.fact_type.version),
+            _ => None,
+        });
+        assert_eq!(
+            told.as_ref().map_err(Rejection::reason),
+            expected.as_ref().map_err(|reason| *reason),
+            "{schema} {etag:?}"
+        );
+    }
+    let known = &world.directory.tenant(TENANT).expect("there").fact_types["fitting.booked"];
+    assert_eq!((known.schema.as_str(), known.version), (first, 3));
 }
 
 #[test]
@@ -356,6 +393,70 @@ fn balances_never_fall_below_nothing() {
     }
 }
 
+#[test]
+fn an_erased_member_keeps_its_balances_and_nothing_else() {
+    let mut world = check("c1 1 2026-09-01T10:00:00Z coffee×3 tea => 30 points, 2 coins, 3 stamps");
+    let erase = |n| Action::EraseMember { member_id: member_id(n) };
+    let reason = |outcome: Result<Vec<Event>, Rejection>| outcome.map(|_| ()).map_err(|refused| refused.reason());
+    assert_eq!(reason(world.submit_as(Some("r1"), register(7, false))), Ok(()));
+    for n in [1, 3, 7] {
+        assert_eq!(world.accept(erase(n)).len(), 1);
+        assert_eq!(world.accept(erase(n)).len(), 0, "it is so already");
+        let erased = &world.members[&member_id(n)];
+        let nothing = (Vec::new(), Profile::default(), None, Some(support::NOW));
+        assert_eq!(
+            (erased.identifiers.clone(), erased.profile.clone(), erased.blocked.clone(), erased.erased_at),
+            nothing
+        );
+    }
+    assert_eq!(world.balances(1), (30, 2, 3, 0));
+    let (member_id, reason_given) = (member_id(1), String::from("late"));
+    let currency = Currency::Coins;
+    let profile = Some(Profile::default());
+    for refused in [
+        Action::UpdateMember { member_id, identifiers: None, profile, etag: None },
+        Action::BlockMember { member_id, reason: reason_given.clone() },
+        Action::UnblockMember { member_id },
+        Action::JoinCampaign { member_id, campaign_id: "club".parse().expect("a slug") },
+        Action::AdjustBalance { member_id, currency, amount: 1, reason: reason_given.clone() },
+    ] {
+        assert_eq!(reason(world.submit(refused.clone())), Err("MEMBER_ERASED"), "{refused:?}");
+    }
+    assert_eq!(reason(world.submit_as(Some("r1"), register(7, false))), Err("MEMBER_ERASED"), "not known any more");
+    assert_eq!(reason(world.submit(erase(9))), Err("MEMBER_NOT_FOUND"));
+    let consume = |id: &str| consumption(&format!("{id} 1 2026-09-01T10:00:00Z coffee×3 tea"));
+    assert_eq!(reason(world.submit(consume("c2"))), Err("ACCOUNT_NOT_FOUND"));
+    assert_eq!(reason(world.submit(consume("c1"))), Err("CONSUMPTION_EXISTS"), "for ever");
+    let Action::RegisterMember { identifiers, profile, registration_source, join, .. } = register(1, true) else {
+        unreachable!()
+    };
+    let member_id = support::member_id(8);
+    world.accept(Action::RegisterMember { member_id, identifiers, profile, registration_source, join, quiet: false });
+    assert_eq!(told(&world.submit(consume("c2"))), "30 points, 2 coins, 3 stamps");
+    assert_eq!((world.balances(1), world.house.imbalance()), ((30, 2, 3, 0), 0));
+}
+
+#[test]
+fn consumptions_of_the_first_versions_are_known_by_a_digest_without_a_key() {
+    let mut world = check("c1 1 2026-09-01T10:00:00Z coffee => 10 points, 0 coins, 1 stamps");
+    let digest = |world: &World| match &world.journal.last().expect("there is one").1.events[0] {
+        Event::ConsumptionRecorded(recorded) => recorded.identifiers_digest,
+        other => panic!("{other:?}"),
+    };
+    let without = digest(&world);
+    world.digest_key = b"a key";
+    for (line, expected) in [
+        ("c1 1 2026-09-01T10:00:00Z coffee", "CONSUMPTION_EXISTS"),
+        ("c1 2 2026-09-01T10:00:00Z coffee", "CONSUMPTION_EXISTS_WITH_DIFFERENT_CONTENT"),
+        ("c2 1 2026-09-01T10:00:00Z coffee", "10 points, 0 coins, 1 stamps"),
+        ("c2 1 2026-09-01T10:00:00Z coffee", "CONSUMPTION_EXISTS"),
+        ("c2 2 2026-09-01T10:00:00Z coffee", "CONSUMPTION_EXISTS_WITH_DIFFERENT_CONTENT"),
+    ] {
+        assert_eq!(told(&world.submit(consumption(line))), expected, "{line}");
+    }
+    assert_ne!(digest(&world), without);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -402,7 +503,7 @@ proptest! {
             let (_, _, in_row, rows) = world.balances(who);
             prop_assert_eq!(in_row + rows * 10, stamps[who as usize]);
         }
-        let members: i64 = world.members.values().map(|m| m.cards[0].points.0 + m.coins.0).sum();
+        let members: i64 = world.members.values().map(|m| m.cards[0].points.balance + m.coins.balance).sum();
         let house: i64 = world.house.accounts.values().map(|a| a.house).sum();
         prop_assert_eq!(members + house, 0);
         let mut again = World::default();

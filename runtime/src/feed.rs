@@ -6,6 +6,7 @@
 //! # Invariants
 //!
 //! - Only what is on disk is ever published.
+//! - Nothing personal of a member is kept once its erasure is published.
 //! - A follower that waits is woken by the first record that matches, and only by such: its position
 //!   moves over the others while it sleeps.
 //!
@@ -17,11 +18,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use punchline_engine::dispatch::subscription::bit;
-use punchline_engine::event::{Record, Recorded};
+use punchline_engine::dispatch::subscription::{TypeMask, bit};
+use punchline_engine::event::{EventType, Record, Recorded};
 use punchline_engine::id::{MemberId, Sequence, Tenant};
 use punchline_storage::codec::{self, CodecError};
 use punchline_storage::journal::{Journal, JournalError};
+use punchline_storage::member_keys::MemberKeys;
 use tokio::sync::{Notify, watch};
 
 /// Events kept in memory for followers: the last second or so under full load.
@@ -53,7 +55,7 @@ pub struct Stored {
     pub first: Sequence,
     /// The record.
     pub record: Record,
-    types: u64,
+    types: TypeMask,
     /// In the journal.
     bytes: usize,
 }
@@ -79,6 +81,11 @@ pub struct EventRef {
 }
 
 impl EventRef {
+    /// The record that it stands in.
+    pub fn record(&self) -> &Record {
+        &self.stored.record
+    }
+
     /// The event with its place.
     pub fn get(&self) -> Recorded<'_> {
         self.stored.record.recorded(self.stored.first, self.index as usize)
@@ -91,7 +98,7 @@ pub struct Wanted {
     /// Whose.
     pub tenant: Tenant,
     /// One bit for each type.
-    pub types: u64,
+    pub types: TypeMask,
     /// Only this member's, if given.
     pub member: Option<MemberId>,
 }
@@ -99,16 +106,18 @@ pub struct Wanted {
 impl Wanted {
     fn wants_any(&self, stored: &Stored) -> bool {
         stored.record.tenant == self.tenant
+            && !stored.record.quiet
             && stored.types & self.types != 0
-            && self.member.is_none_or(|m| stored.record.member == Some(m))
+            && self.member.is_none_or(|m| stored.record.all_recorded(stored.first).any(|r| r.member == Some(m)))
     }
 
     fn select(&self, stored: &Arc<Stored>, from: Sequence, found: &mut Vec<EventRef>) {
         if !self.wants_any(stored) {
             return;
         }
-        for (i, event) in stored.record.events.iter().enumerate() {
-            if stored.first.0 + i as u64 >= from.0 && bit(event.event_type()) & self.types != 0 {
+        for (i, recorded) in stored.record.all_recorded(stored.first).enumerate() {
+            let is_members = self.member.is_none_or(|m| recorded.member == Some(m));
+            if recorded.sequence >= from && is_members && bit(recorded.event.event_type()) & self.types != 0 {
                 found.push(EventRef { stored: stored.clone(), index: i as u32 });
             }
         }
@@ -129,6 +138,7 @@ pub struct Page {
 /// Committed events.
 pub struct Feed {
     journal: Arc<dyn Journal>,
+    keys: Arc<MemberKeys>,
     head: watch::Sender<Sequence>,
     /// Events published since the start that are told to others, bookkeeping left out.
     told: AtomicU64,
@@ -144,6 +154,17 @@ struct Inner {
     head: Sequence,
     followers: BTreeMap<u64, FollowerState>,
     next_follower: u64,
+}
+
+impl Inner {
+    /// Takes the personal fields out of what is kept about a member.
+    fn forget(&mut self, tenant: Tenant, member: Option<MemberId>) {
+        for stored in self.recent.iter_mut().filter(|s| s.record.tenant == tenant && s.record.member == member) {
+            if let Some(record) = stored.record.impersonal() {
+                *stored = Arc::new(Stored::new(stored.first, record, stored.bytes));
+            }
+        }
+    }
 }
 
 struct FollowerState {
@@ -163,15 +184,21 @@ pub struct Follower {
 
 impl Feed {
     /// A feed over what the journal has.
-    pub fn new(journal: Arc<dyn Journal>) -> Arc<Feed> {
+    pub fn new(journal: Arc<dyn Journal>, keys: Arc<MemberKeys>) -> Arc<Feed> {
         let head = Sequence(journal.head());
         let (recent, followers) = (VecDeque::new(), BTreeMap::new());
         let inner = Inner { recent, events: 0, bytes: 0, head, followers, next_follower: 0 };
-        Arc::new(Feed { journal, head: watch::channel(head).0, told: AtomicU64::new(0), inner: Mutex::new(inner) })
+        let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
+        Arc::new(Feed { journal, keys, head, told, inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nothing panics while it holds the feed")
+    }
+
+    /// What personal fields are sealed under.
+    pub fn keys(&self) -> &MemberKeys {
+        &self.keys
     }
 
     /// The last durable position.
@@ -189,7 +216,7 @@ impl Feed {
         let mut inner = self.lock();
         for stored in records {
             inner.head = stored.last();
-            let told = stored.record.events.iter().filter(|event| event.event_type().is_public()).count();
+            let told = stored.record.all_recorded(stored.first).filter(Recorded::is_told).count();
             self.told.fetch_add(told as u64, Ordering::Relaxed);
             inner.events += stored.record.events.len() as u64;
             inner.bytes += stored.bytes;
@@ -201,6 +228,9 @@ impl Feed {
                     // It may have asked for what is yet to come.
                     follower.position = follower.position.max(stored.last().next());
                 }
+            }
+            if stored.types & bit(EventType::MemberErased) != 0 {
+                inner.forget(stored.record.tenant, stored.record.member);
             }
             inner.recent.push_back(stored);
             while inner.events > EVENTS_KEPT_MAX || inner.bytes > BYTES_KEPT_MAX {
@@ -240,7 +270,7 @@ impl Feed {
                 return Ok(Some(stored.clone()));
             }
         }
-        record_at(&*self.journal, sequence)
+        record_at(&*self.journal, &self.keys, sequence)
     }
 
     /// One event. Reads the disk: not for async tasks.
@@ -265,7 +295,7 @@ impl Feed {
         };
         let mut events = Vec::new();
         for (first, _, bytes) in block.records() {
-            let record = decode(first, bytes)?;
+            let record = decode(first, bytes, &self.keys)?;
             let stored = Stored::new(Sequence(first), record, bytes.len());
             wanted.select(&Arc::new(stored), position, &mut events);
         }
@@ -278,10 +308,14 @@ impl Feed {
 /// # Errors
 ///
 /// What the journal says; a record that does not decode is corruption.
-pub fn record_at(journal: &dyn Journal, sequence: Sequence) -> Result<Option<Arc<Stored>>, ReadError> {
+pub fn record_at(
+    journal: &dyn Journal,
+    keys: &MemberKeys,
+    sequence: Sequence,
+) -> Result<Option<Arc<Stored>>, ReadError> {
     let Some(block) = journal.read(sequence.0)? else { return Ok(None) };
     let Some((first, _, bytes)) = block.record_at(sequence.0) else { return Ok(None) };
-    Ok(Some(Arc::new(Stored::new(Sequence(first), decode(first, bytes)?, bytes.len()))))
+    Ok(Some(Arc::new(Stored::new(Sequence(first), decode(first, bytes, keys)?, bytes.len()))))
 }
 
 /// Decodes a record of the journal.
@@ -289,8 +323,8 @@ pub fn record_at(journal: &dyn Journal, sequence: Sequence) -> Result<Option<Arc
 /// # Errors
 ///
 /// [`ReadError::Undecodable`], which names the position.
-pub fn decode(first: u64, bytes: &[u8]) -> Result<Record, ReadError> {
-    codec::decode_record(bytes).map_err(|source| ReadError::Undecodable { sequence: first, source })
+pub fn decode(first: u64, bytes: &[u8], keys: &MemberKeys) -> Result<Record, ReadError> {
+    codec::decode_record(bytes, keys).map_err(|source| ReadError::Undecodable { sequence: first, source })
 }
 
 impl Follower {
@@ -368,8 +402,8 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use punchline_engine::event::{AdvertiserCreated, EventType, MemberUnblocked};
-    use punchline_engine::id::{AdvertiserId, Environment};
+    use punchline_engine::event::{AdvertiserCreated, MemberUnblocked};
+    use punchline_engine::id::{AdvertiserId, Environment, KeySlot};
     use punchline_engine::time::UnixMillis;
     use punchline_storage::memory::MemoryDisk;
     use uuid::Uuid;
@@ -378,13 +412,16 @@ mod tests {
 
     /// Publishes `records` of so many events and bytes each; gives how many records are kept.
     fn kept(records: u64, events: u64, bytes: usize) -> usize {
-        let (journal, _) = MemoryDisk::new().journal(1).expect("an empty journal");
-        let feed = Feed::new(Arc::new(journal));
+        let disk = MemoryDisk::new();
+        let (journal, _) = disk.journal(1).expect("an empty journal");
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
         let record = Record {
             tenant: TENANT,
             time: UnixMillis(0),
             member: None,
+            key_slot: KeySlot::NONE,
             key: None,
+            quiet: false,
             events: (0..events).map(|_| MemberUnblocked { member_id: MemberId(Uuid::nil()) }.into()).collect(),
         };
         let stored = |n| Arc::new(Stored::new(Sequence(n * events + 1), record.clone(), bytes));
@@ -412,14 +449,16 @@ mod tests {
 
     fn record(feed: &Feed) -> Arc<Stored> {
         let event = AdvertiserCreated { advertiser_id: TENANT.advertiser, name: "Velo".into() }.into();
-        let record = Record { tenant: TENANT, time: UnixMillis(0), member: None, key: None, events: vec![event] };
+        let (time, member, key_slot, key) = (UnixMillis(0), None, KeySlot::NONE, None);
+        let record = Record { tenant: TENANT, time, member, key_slot, key, quiet: false, events: vec![event] };
         Arc::new(Stored::new(feed.head().next(), record, 100))
     }
 
     #[tokio::test]
     async fn nothing_before_the_position_asked_for_is_delivered() {
-        let (journal, _) = MemoryDisk::new().journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal));
+        let disk = MemoryDisk::new();
+        let (journal, _) = disk.journal(0).expect("opens");
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
         let types = bit(EventType::AdvertiserCreated);
         let follow = |types| feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(3));
         let (of_these, of_others) = (follow(types), follow(0));

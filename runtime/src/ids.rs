@@ -16,6 +16,16 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// Fills `bytes` with random ones from the system.
+///
+/// # Panics
+///
+/// If the system has none: nothing safe can be made then.
+#[expect(clippy::disallowed_methods, reason = "the one door to randomness")]
+pub fn fill_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the system gives random bytes");
+}
+
 fn uuid_v7(now: UnixMillis) -> Uuid {
     let millis = u64::try_from(now.0).unwrap_or(0);
     Builder::from_unix_timestamp_millis(millis, &random_bytes()).into_uuid()

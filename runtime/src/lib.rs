@@ -9,7 +9,7 @@
 //!
 //! Modules in reading order: the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
 //! read the time or make randomness), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
-//! subscriptions ([`dispatch`]), and the whole of it opened and closed ([`node`], [`verify`]).
+//! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), and the whole of it opened and closed ([`node`], [`verify`]).
 
 pub mod clock;
 pub mod ids;
@@ -20,6 +20,7 @@ pub mod feed;
 pub mod sequencer;
 
 pub mod dispatch;
+pub mod jobs;
 
 pub mod node;
 pub mod verify;

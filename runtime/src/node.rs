@@ -5,24 +5,29 @@
 //! close: couriers ▶ last reports ▶ last commit ▶ views written ▶ lock
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use punchline_engine::command::Command;
-use punchline_engine::id::Sequence;
+use punchline_engine::decide::Decision;
+use punchline_engine::id::{CampaignId, KeySlot, LeaderboardId, Sequence, Tenant};
+use punchline_engine::loyalty::job as engine_job;
 use punchline_engine::loyalty::tenant::Directory;
+use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use punchline_storage::attempts::AttemptLimits;
 use punchline_storage::data_dir::{DataDir, DataDirError, DataDirOptions};
 use punchline_storage::journal::{Journal, JournalError};
+use punchline_storage::member_keys::{KeysError, MemberKeys};
 use punchline_storage::memory::MemoryDisk;
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::sled_rows::{CACHE_BYTES_DEFAULT, SledRows};
 use punchline_storage::views::{Overlay, Views, write_behind};
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
+use tokio::task::JoinHandle as JoinTask;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
@@ -30,6 +35,8 @@ use crate::dispatch::dispatcher::{Couriers, Dispatcher};
 use crate::dispatch::log::DeliveryLog;
 use crate::dispatch::target::Rulebook;
 use crate::feed::{self, Feed};
+use crate::ids;
+use crate::jobs::{JobError, JobStatus, Jobs, Progress, Standing};
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
 use crate::verify::{Verified, VerifyError};
@@ -69,6 +76,8 @@ pub struct Stores {
     pub journal: Arc<dyn Journal>,
     /// The views.
     pub rows: Arc<dyn Rows>,
+    /// What personal fields are sealed under.
+    pub keys: Arc<MemberKeys>,
     /// Tells how much space is free; `None` where that is not known.
     pub free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
 }
@@ -100,6 +109,9 @@ pub enum OpenError {
     /// The views' store.
     #[error(transparent)]
     Rows(#[from] RowsError),
+    /// The members' keys. Nothing is touched: restore them from a backup.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The views cannot be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -156,6 +168,18 @@ impl Submitter {
         answered.await.map_err(|_| self.gone())
     }
 
+    /// What a command would come to now, as if it were carried out; nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be said; [`Unavailable::QueueFull`] at once where too many commands wait.
+    pub async fn simulate(&self, command: Command) -> Result<Result<Decision, Rejection>, Unavailable> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::Simulate(command, answer, Place(permit))).map_err(|_| self.gone())?;
+        answered.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
     /// Carries out a command of the server's own, which the queue's bound does not hold back: its sender
     /// never has more than one under way.
     pub(crate) fn submit_internal(&self, command: Command) -> oneshot::Receiver<Answer> {
@@ -194,12 +218,15 @@ pub struct Node {
     feed: Arc<Feed>,
     directory: watch::Receiver<Arc<Directory>>,
     dispatcher: Arc<Dispatcher>,
+    jobs: Arc<Jobs>,
+    keeping_time: JoinTask<()>,
     log: Arc<DeliveryLog>,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
     rulebook: Rulebook,
     journal: Arc<dyn Journal>,
     rows: Arc<dyn Rows>,
+    keys: Arc<MemberKeys>,
     recovery: Recovery,
     /// Held while the views are written behind, and while they are verified.
     writing: Arc<std::sync::Mutex<()>>,
@@ -208,15 +235,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the data directory at `path`, makes it where there is none, and starts.
-    /// To be called inside a tokio runtime.
+    /// Opens the data directory at `path`, makes it where there is none, and starts; personal fields are sealed
+    /// under `master_key`. To be called inside a tokio runtime.
     ///
     /// # Errors
     ///
     /// [`OpenError`], with the path or position.
-    pub fn open(path: PathBuf, options: NodeOptions) -> Result<Node, OpenError> {
+    pub fn open(path: PathBuf, master_key: &[u8; 32], options: NodeOptions) -> Result<Node, OpenError> {
         let data_dir = DataDir::open(&path, DataDirOptions::default())?;
-        let (stores, recovery) = open_stores(&data_dir)?;
+        let (stores, recovery) = open_stores(&data_dir, master_key)?;
         Node::start(stores, recovery, options, Some(data_dir))
     }
 
@@ -231,11 +258,15 @@ impl Node {
         options: NodeOptions,
         data_dir: Option<DataDir>,
     ) -> Result<Node, OpenError> {
-        let Stores { journal, rows, free_bytes } = stores;
+        let Stores { journal, rows, keys, free_bytes } = stores;
         let watch = Stopwatch::start();
-        let (rows, views) = recover(&*journal, rows, options.members_cached, data_dir.as_ref(), &mut recovery)?;
+        let (rows, views) = recover(&*journal, rows, &keys, options.members_cached, data_dir.as_ref(), &mut recovery)?;
+        // Rather now than when the first one is looked for.
+        if views.key_slot() != KeySlot::NONE {
+            keys.is_destroyed(views.key_slot())?;
+        }
         recovery.took += watch.elapsed();
-        let feed = Feed::new(journal.clone());
+        let feed = Feed::new(journal.clone(), keys.clone());
         let health = Arc::new(Health::default());
         let (directory_tx, directory) = watch::channel(views.directory().clone());
         let (jobs, jobs_rx) = crossbeam_channel::unbounded();
@@ -249,6 +280,7 @@ impl Node {
             clock: options.clock.clone(),
             journal: journal.clone(),
             rows: rows.clone(),
+            keys: keys.clone(),
             health: health.clone(),
             free_bytes,
             reserve_bytes: options.reserve_bytes,
@@ -258,17 +290,19 @@ impl Node {
             write_behind: overlay_tx,
             written,
         };
-        let last_time = last_time(&*parts.journal, &*parts.clock)?;
+        let last_time = last_time(&*parts.journal, &keys, &*parts.clock)?;
         let sequencer = Sequencer::new(parts, views, last_time);
         let writing = Arc::new(std::sync::Mutex::new(()));
-        let (rows_behind, gate, failed) = (rows.clone(), writing.clone(), health.clone());
+        let (rows_behind, keys_behind) = (rows.clone(), keys.clone());
+        let (gate, failed) = (writing.clone(), health.clone());
         let threads = vec![
             spawn("committer", &health, move || committer.run(&commit_rx)),
             spawn("sequencer", &failed, move || sequencer.run(&jobs_rx)),
             spawn("write-behind", &failed, move || {
                 for overlay in overlay_rx {
                     let guard = gate.lock().unwrap_or_else(PoisonError::into_inner);
-                    let written = write_behind(&*rows_behind, &overlay, || std::thread::sleep(WRITE_BEHIND_PAUSE));
+                    let pause = || std::thread::sleep(WRITE_BEHIND_PAUSE);
+                    let written = write_behind(&*rows_behind, &keys_behind, &overlay, pause);
                     drop(guard);
                     // The members of the overlay are to be taken over, not copied: let go of it first.
                     drop(overlay);
@@ -287,7 +321,8 @@ impl Node {
         };
         let log = data_dir.as_ref().map_or_else(DeliveryLog::none, |data_dir| {
             let clock = options.clock.clone();
-            DeliveryLog::start(data_dir.attempts_path(), options.delivery_log, clock, options.reserve_bytes)
+            let (path, keys) = (data_dir.attempts_path(), keys.clone());
+            DeliveryLog::start(path, options.delivery_log, clock, options.reserve_bytes, keys)
         });
         let log = Arc::new(log);
         let dispatcher = Dispatcher::new(
@@ -300,17 +335,22 @@ impl Node {
             submitter.clone(),
         );
         tokio::spawn(dispatcher.clone().follow(directory.clone()));
+        let jobs = Jobs::new(options.clock.clone(), submitter.clone(), directory.clone());
+        let keeping_time = tokio::spawn(jobs.clone().keep_time());
         Ok(Node {
             submitter,
             feed,
             directory,
             dispatcher,
+            jobs,
+            keeping_time,
             log,
             health,
             clock: options.clock,
             rulebook: options.rulebook,
             journal,
             rows,
+            keys,
             recovery,
             writing,
             threads: Mutex::new(threads),
@@ -338,6 +378,42 @@ impl Node {
         &self.dispatcher
     }
 
+    /// How the jobs of a tenant stand, or those of all.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] where there is no such tenant, or nothing can be read.
+    pub async fn jobs(&self, tenant: Option<Tenant>) -> Result<Vec<JobStatus>, JobError> {
+        self.jobs.list(tenant).await
+    }
+
+    /// Does the last run of a job that was due, whether or not it was completed: a run has the same period each
+    /// time, and what it does to a member it does once for a period. So a second one finds only who has come or
+    /// changed since. Waits for the run that is under way, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] where there is no such tenant, or it did not come to its end; what it did stays done.
+    pub async fn run_job(&self, tenant: Tenant, job: engine_job::Job) -> Result<Progress, JobError> {
+        self.jobs.run(tenant, job).await
+    }
+
+    /// The best `n` of a leaderboard's round, best first: walks over all members.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] where members cannot be read.
+    pub async fn standings(
+        &self,
+        tenant: Tenant,
+        campaign: &CampaignId,
+        board: &LeaderboardId,
+        round: i32,
+        n: usize,
+    ) -> Result<Vec<Standing>, JobError> {
+        self.jobs.standings(tenant, campaign, board, round, n).await
+    }
+
     /// Every attempt, for a while.
     pub fn delivery_log(&self) -> &Arc<DeliveryLog> {
         &self.log
@@ -346,6 +422,11 @@ impl Node {
     /// The time.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// What personal fields are sealed under.
+    pub fn member_keys(&self) -> &Arc<MemberKeys> {
+        &self.keys
     }
 
     /// Seals and opens secrets.
@@ -384,7 +465,7 @@ impl Node {
         // until the first checkpoint rows may be newer than it says: a crash came while they were written.
         let head = Sequence(self.journal.head());
         drop(self.submitter.jobs.send(Job::Checkpoint));
-        while Views::open(self.rows.clone(), 1)?.checkpoint() < head {
+        while Views::open(self.rows.clone(), self.keys.clone(), 1)?.checkpoint() < head {
             if let Some(why) = self.health.stopped() {
                 return Err(VerifyError::Stopped { why });
             }
@@ -392,11 +473,13 @@ impl Node {
         }
         let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = Scratch::new(self.data_dir.as_ref())?;
-        crate::verify::verify(&*self.journal, &self.rows, &fresh.rows, &mut |_, _| {})
+        crate::verify::verify(&*self.journal, &self.rows, &self.keys, &fresh.rows, &mut |_, _| {})
     }
 
     /// Finishes what is under way, writes everything down and ends the threads.
     pub async fn close(&self) {
+        // A run that is cut off begins again with the next start.
+        self.keeping_time.abort();
         self.dispatcher.stop().await;
         let (done, stopped) = oneshot::channel();
         if self.submitter.jobs.send(Job::Stop(done)).is_ok() {
@@ -445,17 +528,19 @@ impl Drop for Scratch {
 /// # Errors
 ///
 /// [`OfflineError`], with the path or position.
-pub fn verify_offline(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(Verified, Recovery), OfflineError> {
-    let data_dir =
-        DataDir::open(path, DataDirOptions { create: false, ..DataDirOptions::default() }).map_err(OpenError::from)?;
-    let (stores, mut recovery) = open_stores(&data_dir)?;
-    let Stores { journal, rows, .. } = stores;
-    let (rows, mut views) = recover(&*journal, rows, 1_024, Some(&data_dir), &mut recovery)?;
+pub fn verify_offline(
+    data_dir: &DataDir,
+    master_key: &[u8; 32],
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Verified, Recovery), OfflineError> {
+    let (stores, mut recovery) = open_stores(data_dir, master_key)?;
+    let Stores { journal, rows, keys, .. } = stores;
+    let (rows, mut views) = recover(&*journal, rows, &keys, 1_024, Some(data_dir), &mut recovery)?;
     if let Some(overlay) = views.freeze() {
-        write_behind(&*rows, &overlay, || {}).map_err(OpenError::from)?;
+        write_behind(&*rows, &keys, &overlay, || {}).map_err(OpenError::from)?;
     }
-    let fresh = Scratch::new(Some(&data_dir)).map_err(OpenError::from)?;
-    let verified = crate::verify::verify(&*journal, &rows, &fresh.rows, progress)?;
+    let fresh = Scratch::new(Some(data_dir)).map_err(OpenError::from)?;
+    let verified = crate::verify::verify(&*journal, &rows, &keys, &fresh.rows, progress)?;
     Ok((verified, recovery))
 }
 
@@ -470,17 +555,18 @@ pub enum OfflineError {
     Verify(#[from] VerifyError),
 }
 
-/// Opens journal and views of a data directory; views that are damaged are set aside.
+/// Opens journal, views and member keys of a data directory; views that are damaged are set aside.
 ///
 /// # Errors
 ///
 /// [`OpenError`], with the path or position.
-pub fn open_stores(data_dir: &DataDir) -> Result<(Stores, Recovery), OpenError> {
+pub fn open_stores(data_dir: &DataDir, master_key: &[u8; 32]) -> Result<(Stores, Recovery), OpenError> {
     let watch = Stopwatch::start();
+    let keys = Arc::new(data_dir.member_keys(master_key, ids::fill_random)?);
     let mut opened = data_dir.open_views()?;
     let mut views_rebuilt = opened.rebuilt;
     let mut rows: Arc<dyn Rows> = Arc::new(opened.rows);
-    let mut checkpoint = Views::open(rows.clone(), 1).map(|views| views.checkpoint());
+    let mut checkpoint = Views::open(rows.clone(), keys.clone(), 1).map(|views| views.checkpoint());
     if let Err(error) = &checkpoint {
         tracing::warn!(%error, "the views do not open, they are set aside and folded anew");
         drop(rows);
@@ -510,7 +596,7 @@ pub fn open_stores(data_dir: &DataDir) -> Result<(Stores, Recovery), OpenError> 
     let path = data_dir.path().to_owned();
     let free_bytes = Box::new(move || punchline_storage::sync::free_bytes(&path).ok());
     let recovery = Recovery { took: watch.elapsed(), cut_off, views_rebuilt, ..Recovery::default() };
-    Ok((Stores { journal: Arc::new(journal), rows, free_bytes }, recovery))
+    Ok((Stores { journal: Arc::new(journal), rows, keys, free_bytes }, recovery))
 }
 
 /// Folds the journal into the views. Views that do not go with it are set aside and folded anew, like those
@@ -518,13 +604,14 @@ pub fn open_stores(data_dir: &DataDir) -> Result<(Stores, Recovery), OpenError> 
 fn recover(
     journal: &dyn Journal,
     rows: Arc<dyn Rows>,
+    keys: &Arc<MemberKeys>,
     members_cached: usize,
     data_dir: Option<&DataDir>,
     recovery: &mut Recovery,
 ) -> Result<(Arc<dyn Rows>, Views), OpenError> {
     let fold = |rows: Arc<dyn Rows>| {
         let fold = move || {
-            let (views, applied) = fold(journal, rows.clone(), members_cached, FOLDED_ROWS_MAX)?;
+            let (views, applied) = fold(journal, rows.clone(), keys, members_cached, FOLDED_ROWS_MAX)?;
             Ok((rows, views, applied))
         };
         // An event that does not continue what a row says panics: a bug of ours, or the row.
@@ -552,10 +639,10 @@ fn recover(
 }
 
 /// When the journal's last record was decided: the clock may have been set back since.
-fn last_time(journal: &dyn Journal, clock: &dyn Clock) -> Result<UnixMillis, OpenError> {
+fn last_time(journal: &dyn Journal, keys: &MemberKeys, clock: &dyn Clock) -> Result<UnixMillis, OpenError> {
     let last = match journal.head() {
         0 => None,
-        head => feed::record_at(journal, Sequence(head)).map_err(FoldError::from)?,
+        head => feed::record_at(journal, keys, Sequence(head)).map_err(FoldError::from)?,
     };
     let last_time = last.map_or(UnixMillis(0), |last| last.record.time);
     let behind_ms = last_time.0.saturating_sub(clock.now().0);

@@ -13,12 +13,15 @@
 //! - Reads run here too and are answered with the batch, so nobody ever sees what a crash could undo.
 //! - The views' overlay goes to disk only when everything in it is in the journal.
 //! - Times in the journal never decrease, whatever the clock does and across restarts.
+//! - An erasure is answered once the views are written behind, which destroys the key.
 //! - After a failed append the working set is thrown away and folded anew from what is on disk.
 //!
 //! # What is absent on purpose
 //!
 //! - Unbounded anything: callers hold a permit for each command until it is answered.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,15 +29,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use punchline_engine::command::{Action, Command};
-use punchline_engine::decide::{Decision, WorkingSet, decide, resolve};
-use punchline_engine::event::{Event, Record};
-use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve};
+use punchline_engine::event::{CommandKey, Event, Record};
+use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
+use punchline_engine::loyalty::item::{Item, ItemKey};
+use punchline_engine::loyalty::ledger::{Entry, House};
+use punchline_engine::loyalty::member::Member;
 use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use punchline_storage::block::{BlockBuilder, BlockHash, RECORD_BYTES_MAX};
 use punchline_storage::codec;
 use punchline_storage::journal::Journal;
+use punchline_storage::member_keys::{KeysError, MemberKeys};
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::views::{Overlay, Views, ViewsError, write_behind};
 use tokio::sync::oneshot;
@@ -68,11 +75,15 @@ pub(crate) enum Job {
     One(Command, oneshot::Sender<Answer>, Option<Place>),
     Many(Vec<Command>, oneshot::Sender<Vec<Answer>>, Option<Place>),
     Read(Read),
+    Simulate(Command, oneshot::Sender<Simulated>, Place),
     /// Write the views behind as soon as that can be.
     Checkpoint,
     /// Commit what there is, write the views behind, and end.
     Stop(oneshot::Sender<()>),
 }
+
+/// What a command would come to, where that can be said.
+pub(crate) type Simulated = Result<Result<Decision, Rejection>, Unavailable>;
 
 /// Reads the views and gives back how to answer.
 pub(crate) type Read = Box<dyn FnOnce(&mut Views) -> Box<dyn FnOnce(Result<(), Unavailable>) + Send> + Send>;
@@ -82,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) rows: Arc<dyn Rows>,
+    pub(crate) keys: Arc<MemberKeys>,
     pub(crate) health: Arc<Health>,
     pub(crate) free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
     pub(crate) reserve_bytes: u64,
@@ -101,6 +113,9 @@ pub enum FoldError {
     /// The views.
     #[error(transparent)]
     Views(#[from] ViewsError),
+    /// There is no key to seal with.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }
 
 /// Opens the views and applies the journal after their checkpoint, writing them behind whenever
@@ -113,21 +128,22 @@ pub enum FoldError {
 pub fn fold(
     journal: &dyn Journal,
     rows: Arc<dyn Rows>,
+    keys: &Arc<MemberKeys>,
     members_cached: usize,
     waiting_rows_max: usize,
 ) -> Result<(Views, u64), FoldError> {
-    let mut views = Views::open(rows.clone(), members_cached)?;
+    let mut views = Views::open(rows.clone(), keys.clone(), members_cached)?;
     let begun_at = views.checkpoint();
     let mut next = begun_at.next();
     while let Some(block) = journal.read(next.0).map_err(ReadError::from)? {
         for (first, _, bytes) in block.records() {
             if first >= next.0 {
-                views.apply(Sequence(first), &feed::decode(first, bytes)?)?;
+                views.apply(Sequence(first), &feed::decode(first, bytes, keys)?)?;
             }
         }
         next = Sequence(block.last_sequence() + 1);
         if views.waiting_rows() >= waiting_rows_max {
-            settle(&mut views, &*rows).map_err(ViewsError::from)?;
+            settle(&mut views, keys, &*rows).map_err(ViewsError::from)?;
         }
     }
     let applied = next.0 - 1 - begun_at.0;
@@ -135,9 +151,9 @@ pub fn fold(
 }
 
 /// Writes everything that waits, at once: for whoever folds and has nobody to hold up.
-pub(crate) fn settle(views: &mut Views, rows: &dyn Rows) -> Result<(), RowsError> {
+pub(crate) fn settle(views: &mut Views, keys: &MemberKeys, rows: &dyn Rows) -> Result<(), RowsError> {
     if let Some(overlay) = views.freeze() {
-        write_behind(rows, &overlay, || {})?;
+        write_behind(rows, keys, &overlay, || {})?;
         // The members of the overlay are to be taken over, not copied: let go of it first.
         drop(overlay);
         views.written();
@@ -166,6 +182,10 @@ pub(crate) struct Sequencer {
     writing: bool,
     /// The frozen overlay is with the write-behind thread: all in it is durable.
     handed_over: Arc<AtomicBool>,
+    /// Answers to erasures, which leave once the keys are destroyed: with the next overlay that is written,
+    /// and with the one that is being written.
+    erasing: Vec<Reply>,
+    erased: Vec<Reply>,
 }
 
 impl Sequencer {
@@ -187,6 +207,8 @@ impl Sequencer {
             disk_full: None,
             writing: false,
             handed_over: Arc::default(),
+            erasing: Vec::new(),
+            erased: Vec::new(),
             parts,
         };
         sequencer.continue_journal();
@@ -271,12 +293,29 @@ impl Sequencer {
 
     fn take(&mut self, job: Job) {
         let reply = match job {
-            Job::One(command, to, permit) => Reply::One(to, self.decide(&command), permit),
+            Job::One(command, to, permit) => {
+                let answer = self.decide(&command);
+                let erases = matches!(command.action, Action::EraseMember { .. }) && answer.is_ok();
+                let reply = Reply::One(to, answer, permit);
+                if erases {
+                    self.checkpoint_asked = true;
+                    self.erasing.push(reply);
+                    return;
+                }
+                reply
+            }
             Job::Many(commands, to, permit) => {
                 let answers = commands.iter().map(|command| self.decide(command)).collect();
                 Reply::Many(to, answers, permit)
             }
             Job::Read(read) => Reply::Call(read(&mut self.views)),
+            Job::Simulate(command, answer, place) => {
+                let decision = self.simulate(&command);
+                Reply::Call(Box::new(move |committed| {
+                    drop(place);
+                    drop(answer.send(committed.and(decision)));
+                }))
+            }
             Job::Checkpoint => {
                 self.checkpoint_asked = true;
                 return;
@@ -295,16 +334,52 @@ impl Sequencer {
         match self.try_decide(command) {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(rejection)) => Err(rejection.into()),
-            Err(error) => {
-                tracing::error!(%error, tenant = %command.tenant, "the views failed");
-                let why = Unavailable::Stopped { what: error.to_string() };
-                self.parts.health.stop(why.clone());
-                Err(why.into())
-            }
+            Err(error) => Err(self.views_failed(&error, command.tenant).into()),
         }
     }
 
+    /// What a command would come to.
+    fn simulate(&mut self, command: &Command) -> Simulated {
+        let considered = self.consider(command).map_err(|error| self.views_failed(&error, command.tenant))?;
+        Ok(considered.decision)
+    }
+
+    fn views_failed(&self, error: &FoldError, tenant: Tenant) -> Unavailable {
+        tracing::error!(%error, %tenant, "the views failed");
+        let why = Unavailable::Stopped { what: error.to_string() };
+        self.parts.health.stop(why.clone());
+        why
+    }
+
     fn try_decide(&mut self, command: &Command) -> Result<Result<Outcome, Rejection>, FoldError> {
+        let Considered { tenant, now, key, member, key_slot, decision } = self.consider(command)?;
+        let events = match decision {
+            Ok(Decision::Events(events)) => events,
+            Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let member = match &events[0] {
+            Event::MemberCreated(e) => Some(e.member_id),
+            _ => member,
+        };
+        let is_fact = matches!(events[0], Event::FactPublished(_));
+        let key_slot = match member {
+            // The first event that the member's row takes in: a fact is none.
+            Some(_) if key_slot == KeySlot::NONE && !is_fact => self.next_key_slot()?,
+            _ => key_slot,
+        };
+        let record = Record { tenant, time: now, member, key_slot, key, quiet: command.is_quiet(), events };
+        self.encoded.clear();
+        codec::encode_record_into(&record, &self.parts.keys, &mut self.encoded)?;
+        if self.encoded.len() > RECORD_BYTES_MAX {
+            return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
+        }
+        self.last_time = now;
+        Ok(Ok(Outcome::Accepted(self.append(record)?)))
+    }
+
+    /// Brings what a command names, and decides it. Changes nothing.
+    fn consider(&mut self, command: &Command) -> Result<Considered, FoldError> {
         let now = self.parts.clock.now().max(self.last_time);
         // An advertiser that is taken on has no tenant of its own yet.
         let creates_advertiser = matches!(command.action, Action::CreateAdvertiser { .. });
@@ -325,31 +400,46 @@ impl Sequencer {
         let by_identifiers = || resolve(identifiers, &owners).ok().flatten();
         let member_id = match command.names_by_identifiers() {
             true => by_identifiers(),
-            false => command.member_id(),
+            false => match command.item() {
+                Some(key) => self.views.item(command.tenant, &key)?.and_then(|item| item.member()),
+                None => command.member_id(),
+            },
         };
         let member = match member_id {
-            Some(id) => self.views.member(command.tenant, id)?,
+            Some(id) => {
+                // Into the cache: below, it cannot change.
+                self.views.member(command.tenant, id)?;
+                self.views.peek_member(command.tenant, id)?
+            }
             None => None,
         };
-        let seen = seen.as_ref().map(|s| (s.first, &s.record));
-        let set = WorkingSet { now, directory: &self.directory, seen, owners: &owners, member };
-        let events = match decide(&set, command) {
-            Ok(Decision::Events(events)) => events,
-            Ok(Decision::Already(sequence)) => return Ok(Ok(Outcome::Already(sequence))),
-            Err(rejection) => return Ok(Err(rejection)),
+        let key_slot = member.as_deref().map_or(KeySlot::NONE, |member| member.key_slot);
+        let nothing_yet = House::default();
+        let around = Around { sequencer: self, tenant, failed: RefCell::default() };
+        let set = WorkingSet {
+            tenant,
+            now,
+            directory: &self.directory,
+            seen: seen.as_ref().map(|s| (s.first, &s.record)),
+            owners: &owners,
+            member: member.as_deref(),
+            house: self.views.houses().get(&tenant).filter(|_| !creates_advertiser).unwrap_or(&nothing_yet),
+            next: self.next,
+            world: &around,
+            digest_key: self.parts.keys.digest_key(),
         };
-        let member = match &events[0] {
-            Event::MemberCreated(e) => Some(e.member_id),
-            _ => member_id,
-        };
-        let record = Record { tenant, time: now, member, key, events };
-        self.encoded.clear();
-        codec::encode_record_into(&record, &mut self.encoded);
-        if self.encoded.len() > RECORD_BYTES_MAX {
-            return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
+        let decision = decide(&set, command);
+        match around.failed.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(Considered { tenant, now, key, member: member_id, key_slot, decision }),
         }
-        self.last_time = now;
-        Ok(Ok(Outcome::Accepted(self.append(record)?)))
+    }
+
+    /// A key that nothing is sealed under. What was decided and lost may have been, and is not in the journal.
+    fn next_key_slot(&self) -> Result<KeySlot, FoldError> {
+        let next = KeySlot(self.views.key_slot().0 + 1);
+        self.parts.keys.prepare(next)?;
+        Ok(next)
     }
 
     fn append(&mut self, record: Record) -> Result<Arc<Stored>, FoldError> {
@@ -400,7 +490,7 @@ impl Sequencer {
         let at = self.recent.partition_point(|s| s.last() < sequence);
         match self.recent.get(at).filter(|s| s.first <= sequence) {
             Some(stored) => Ok(Some(stored.clone())),
-            None => feed::record_at(&*self.parts.journal, sequence),
+            None => feed::record_at(&*self.parts.journal, &self.parts.keys, sequence),
         }
     }
 
@@ -426,7 +516,16 @@ impl Sequencer {
 
     /// Freezes the overlay. It travels with the batch, so that it is written once all of it is durable.
     fn checkpoint(&mut self) {
-        let Some(overlay) = self.views.freeze() else { return };
+        // Where the node ends, an earlier one may not have been written in time.
+        if self.writing {
+            return;
+        }
+        let erasing = std::mem::take(&mut self.erasing);
+        let Some(overlay) = self.views.freeze() else {
+            // All is written, and their keys are destroyed.
+            return self.batch.replies.extend(erasing);
+        };
+        self.erased = erasing;
         self.writing = true;
         self.handed_over.store(false, Ordering::Release);
         let (write_behind, handed_over) = (self.parts.write_behind.clone(), self.handed_over.clone());
@@ -440,7 +539,10 @@ impl Sequencer {
     fn written(&mut self, written: Result<(), RowsError>) {
         self.writing = false;
         match written {
-            Ok(()) => self.views.written(),
+            Ok(()) => {
+                self.views.written();
+                self.batch.replies.append(&mut self.erased);
+            }
             Err(error) => {
                 tracing::error!(%error, "the views could not be written");
                 let what = error.to_string();
@@ -490,7 +592,8 @@ impl Sequencer {
     /// until the journal opens again. `Some` when it is time to end.
     fn run_stopped(&mut self, jobs: &Receiver<Job>, why: Unavailable) -> Option<Option<oneshot::Sender<()>>> {
         let lost = std::mem::take(&mut self.batch);
-        lost.replies.into_iter().for_each(|reply| reply.send(&Err(why.clone())));
+        let erasures = self.erased.drain(..).chain(self.erasing.drain(..));
+        lost.replies.into_iter().chain(erasures).for_each(|reply| reply.send(&Err(why.clone())));
         // Whether it was written is read from the disk below.
         drop(self.await_written());
         self.writing = false;
@@ -509,6 +612,7 @@ impl Sequencer {
                     let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
                     Reply::Many(to, answers, permit).send(&Ok(()));
                 }
+                Ok(Job::Simulate(_, answer, _)) => drop(answer.send(Err(why.clone()))),
                 Ok(Job::Checkpoint) => {}
                 Ok(Job::Read(read)) if folded => read(&mut self.views)(Ok(())),
                 Ok(Job::Read(read)) => read(&mut self.views)(Err(why.clone())),
@@ -538,9 +642,10 @@ impl Sequencer {
     }
 
     fn fold_anew(&mut self) -> bool {
+        let journal = &*self.parts.journal;
         // Without writing: the overlay's bounds hold for what there is to fold, and others may be at the rows
         // (the write-behind thread, a verification).
-        match fold(&*self.parts.journal, self.parts.rows.clone(), self.parts.members_cached, usize::MAX) {
+        match fold(journal, self.parts.rows.clone(), &self.parts.keys, self.parts.members_cached, usize::MAX) {
             Ok((views, _)) => {
                 self.directory = views.directory().clone();
                 self.views = views;
@@ -561,8 +666,61 @@ impl Sequencer {
         }
         self.checkpoint();
         self.hand_over();
-        drop(self.await_written());
+        if let Some(written) = self.await_written() {
+            self.written(written);
+            self.hand_over();
+        }
         let _ = done.send(());
+    }
+}
+
+/// What a command came to, and what of it goes into its record.
+struct Considered {
+    tenant: Tenant,
+    now: UnixMillis,
+    key: Option<CommandKey>,
+    /// The member that it is about.
+    member: Option<MemberId>,
+    /// Where that one's key is.
+    key_slot: KeySlot,
+    decision: Result<Decision, Rejection>,
+}
+
+/// What is there of a tenant besides what a command names.
+struct Around<'a> {
+    sequencer: &'a Sequencer,
+    tenant: Tenant,
+    /// The first look-up that failed: the decision is void then.
+    failed: RefCell<Option<FoldError>>,
+}
+
+impl std::fmt::Debug for Around<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Around({})", self.tenant)
+    }
+}
+
+impl Around<'_> {
+    fn found<T, E: Into<FoldError>>(&self, found: Result<Option<T>, E>) -> Option<T> {
+        found.unwrap_or_else(|error| {
+            self.failed.borrow_mut().get_or_insert(error.into());
+            None
+        })
+    }
+}
+
+impl World for Around<'_> {
+    fn member(&self, id: MemberId) -> Option<Member> {
+        self.found(self.sequencer.views.peek_member(self.tenant, id)).map(Cow::into_owned)
+    }
+
+    fn item(&self, key: &ItemKey) -> Option<Item> {
+        self.found(self.sequencer.views.item(self.tenant, key))
+    }
+
+    fn entry(&self, at: Sequence) -> Option<Entry> {
+        let stored = self.found(self.sequencer.record_at(at)).filter(|s| s.record.tenant == self.tenant)?;
+        Entry::of(&stored.record.recorded(stored.first, (at.0 - stored.first.0) as usize))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use punchline_engine::id::Sequence;
 use punchline_storage::journal::{Journal, JournalError, verify_chain};
+use punchline_storage::member_keys::MemberKeys;
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::views::{Views, ViewsError, compare};
 
@@ -47,6 +48,9 @@ pub enum VerifyError {
 /// Checks every block of the journal, folds it afresh into the empty rows `fresh` up to the checkpoint
 /// of `rows`, and compares. `progress` is told the position reached and the head.
 ///
+/// The keys of members that were erased up to the checkpoint are destroyed, and those of others are not: so
+/// both come of the same content. Nobody may write the rows behind meanwhile, which would destroy others.
+///
 /// The stored rows must be exactly as of their checkpoint: what was written behind when a crash came is
 /// newer, until recovery has made the next checkpoint.
 ///
@@ -56,13 +60,14 @@ pub enum VerifyError {
 pub fn verify(
     journal: &dyn Journal,
     rows: &Arc<dyn Rows>,
+    keys: &Arc<MemberKeys>,
     fresh: &Arc<dyn Rows>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, VerifyError> {
     let mut verified = Verified::default();
-    let stored = Views::open(rows.clone(), 1)?;
+    let stored = Views::open(rows.clone(), keys.clone(), 1)?;
     let checkpoint = stored.checkpoint();
-    let mut views = Views::open(fresh.clone(), FOLDED_ROWS_MAX)?;
+    let mut views = Views::open(fresh.clone(), keys.clone(), FOLDED_ROWS_MAX)?;
     let head = journal.head();
     let mut failed: Option<VerifyError> = None;
     let chain = verify_chain(journal, 1, |block| {
@@ -72,7 +77,7 @@ pub fn verify(
         verified.blocks += 1;
         for (first, events, bytes) in block.records() {
             verified.events += u64::from(events);
-            let applied = decode(first, bytes).map_err(VerifyError::from).and_then(|record| {
+            let applied = decode(first, bytes, keys).map_err(VerifyError::from).and_then(|record| {
                 if record.events.len() != events as usize {
                     verified.difference.get_or_insert(format!("the record at {first} does not have {events} events"));
                 }
@@ -82,7 +87,7 @@ pub fn verify(
                 if views.waiting_rows() < FOLDED_ROWS_MAX {
                     return Ok(());
                 }
-                Ok(settle(&mut views, &**fresh)?)
+                Ok(settle(&mut views, keys, &**fresh)?)
             });
             failed = failed.take().or(written.err());
         }
@@ -99,7 +104,7 @@ pub fn verify(
     if let Some(error) = failed {
         return Err(error);
     }
-    settle(&mut views, &**fresh)?;
+    settle(&mut views, keys, &**fresh)?;
     let imbalance = views.houses().iter().find(|(_, house)| house.imbalance() != 0);
     if let Some((tenant, house)) = imbalance {
         let text = format!("the ledger of {tenant} is out of balance by {}", house.imbalance());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use punchline_engine::dispatch::{AttemptLog, DeliveryRow, OnDeadLetter, Ordering, RowState};
-use punchline_engine::id::{MemberId, Sequence};
+use punchline_engine::id::{KeySlot, MemberId, Sequence};
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::dispatch::lanes::{Lanes, Rules, Settled, Task};
 use uuid::Uuid;
@@ -48,7 +48,15 @@ fn member(n: u8) -> Option<MemberId> {
 }
 
 fn log() -> AttemptLog {
-    AttemptLog { number: 1, at: UnixMillis(0), latency_ms: 0, status: None, error: String::new(), response: Vec::new() }
+    AttemptLog {
+        number: 1,
+        at: UnixMillis(0),
+        latency_ms: 0,
+        status: None,
+        error: String::new(),
+        response: Vec::new(),
+        key_slot: KeySlot::NONE,
+    }
 }
 
 /// What the journal would know, and what the receiver saw.

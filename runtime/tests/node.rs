@@ -115,7 +115,8 @@ async fn a_power_cut_at_any_sync_loses_nothing_acknowledged() {
             let (journal, _) = after.journal(0).unwrap();
             let (rows, fresh): (Arc<dyn Rows>, Arc<dyn Rows>) =
                 (Arc::new(after.rows()), Arc::new(MemoryDisk::new().rows()));
-            let verified = verify(&journal, &rows, &fresh, &mut |_, _| {}).unwrap();
+            let keys = Arc::new(after.member_keys());
+            let verified = verify(&journal, &rows, &keys, &fresh, &mut |_, _| {}).unwrap();
             assert_eq!(verified.difference, None, "cut at {cut}, seed {seed}");
             assert!(acknowledged.is_empty() || verified.rows > 0, "there was something to compare");
         }
@@ -180,21 +181,22 @@ async fn some_journal() -> MemoryDisk {
 #[tokio::test]
 async fn folding_a_long_journal_writes_the_views_on_the_way() {
     const ROWS_MAX: usize = 10;
-    let (journal, _) = some_journal().await.journal(0).unwrap();
+    let disk = some_journal().await;
+    let ((journal, _), keys) = (disk.journal(0).unwrap(), Arc::new(disk.member_keys()));
     let fresh = MemoryDisk::new();
     let rows: Arc<dyn Rows> = Arc::new(fresh.rows());
-    let (views, applied) = fold(&journal, rows.clone(), 5, ROWS_MAX).unwrap();
+    let (views, applied) = fold(&journal, rows.clone(), &keys, 5, ROWS_MAX).unwrap();
     assert_eq!((applied, views.applied().0), (journal.head(), journal.head()));
     assert!(views.waiting_rows() < ROWS_MAX, "{} rows wait", views.waiting_rows());
     assert!(views.checkpoint().0 > journal.head() / 2, "a restart goes on from {}", views.checkpoint());
     for cut in 1..fresh.sync_count() {
         let fresh = MemoryDisk::with_faults(Faults { power_cut_at_sync: Some(cut), ..Faults::default() });
-        assert!(fold(&journal, Arc::new(fresh.rows()), 5, ROWS_MAX).is_err(), "cut at {cut}");
+        assert!(fold(&journal, Arc::new(fresh.rows()), &keys, 5, ROWS_MAX).is_err(), "cut at {cut}");
         let rows: Arc<dyn Rows> = Arc::new(fresh.after_power_cut(cut).rows());
-        let (mut views, _) = fold(&journal, rows.clone(), 5, ROWS_MAX).unwrap();
-        views.freeze().inspect(|overlay| write_behind(&*rows, overlay, || {}).unwrap());
+        let (mut views, _) = fold(&journal, rows.clone(), &keys, 5, ROWS_MAX).unwrap();
+        views.freeze().inspect(|overlay| write_behind(&*rows, &keys, overlay, || {}).unwrap());
         let other: Arc<dyn Rows> = Arc::new(MemoryDisk::new().rows());
-        let verified = verify(&journal, &rows, &other, &mut |_, _| {}).unwrap();
+        let verified = verify(&journal, &rows, &keys, &other, &mut |_, _| {}).unwrap();
         assert_eq!(verified.difference, None, "cut at {cut}");
     }
 }

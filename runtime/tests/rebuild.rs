@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use punchline_delivery::scripted::ScriptedCourier;
 use punchline_engine::event::{CoinsChanged, Origin, Record};
-use punchline_engine::id::Sequence;
-use punchline_engine::quantity::{Coins, Points};
+use punchline_engine::id::{KeySlot, Sequence};
+use punchline_engine::quantity::Coins;
 use punchline_engine::time::UnixMillis;
+use punchline_runtime::ids::fill_random;
 use punchline_runtime::node::{Node, OpenError};
 use punchline_runtime::sequencer::FoldError;
 use punchline_storage::block::BlockBuilder;
@@ -19,11 +20,19 @@ use punchline_storage::codec;
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
 use punchline_storage::journal::Journal;
 use punchline_storage::layout::Table;
+use punchline_storage::member_keys::MemberKeys;
+use punchline_storage::memory::MemoryDisk;
 use punchline_storage::rows::Rows;
 use support::*;
 
+const MASTER_KEY: [u8; 32] = [7; 32];
+
+fn keys(path: &Path) -> MemberKeys {
+    DataDir::open(path, DataDirOptions::default()).unwrap().member_keys(&MASTER_KEY, fill_random).unwrap()
+}
+
 fn open(path: &Path) -> Result<Node, OpenError> {
-    Node::open(path.to_owned(), options(&Arc::new(ScriptedCourier::new())))
+    Node::open(path.to_owned(), &MASTER_KEY, options(&Arc::new(ScriptedCourier::new())))
 }
 
 /// Runs it to its end, and that of every task it started: those have the data directory open.
@@ -45,29 +54,30 @@ fn some_data(path: &Path) {
 }
 
 /// What a row becomes.
-type Spoil = fn(Vec<u8>) -> Option<Vec<u8>>;
+type Spoil = fn(Vec<u8>, &MemberKeys) -> Option<Vec<u8>>;
 
 /// Changes the member's row, and sets the checkpoint back to its registration.
 fn spoil_member(path: &Path, spoil: Spoil) {
+    let keys = keys(path);
     let rows = DataDir::open(path, DataDirOptions::default()).unwrap().open_views().unwrap().rows;
     let (key, row) = rows.scan(Table::Members, &[], 1).unwrap().remove(0);
-    rows.write(Table::Members, &[(key, spoil(row))]).unwrap();
+    rows.write(Table::Members, &[(key, spoil(row, &keys))]).unwrap();
     let registered = 4_u64.to_be_bytes().to_vec();
     rows.write(Table::Meta, &[(b"checkpoint".to_vec(), Some(registered))]).unwrap();
     rows.sync().unwrap();
 }
 
-fn contradict(row: Vec<u8>) -> Option<Vec<u8>> {
-    let mut member = codec::decode_member(&row).unwrap();
+fn contradict(row: Vec<u8>, keys: &MemberKeys) -> Option<Vec<u8>> {
+    let mut member = codec::decode_member(&row, keys).unwrap();
     member.as_of = Sequence(4);
-    member.cards[0].points = Points(7);
-    Some(codec::encode_member(&member))
+    member.cards[0].points.balance = 7;
+    codec::encode_member(&member, keys).ok()
 }
 
 #[test]
 fn views_that_the_journal_does_not_continue_are_rebuilt() {
     let spoilt: [(&str, Spoil); 3] =
-        [("does not decode", |_| Some(vec![0xff])), ("is missing", |_| None), ("contradicts", contradict)];
+        [("does not decode", |_, _| Some(vec![0xff])), ("is missing", |_, _| None), ("contradicts", contradict)];
     for (what, spoil) in spoilt {
         let dir = tempfile::tempdir().unwrap();
         some_data(dir.path());
@@ -91,10 +101,17 @@ fn a_journal_that_does_not_fold_leaves_the_views_alone() {
         amount: Coins(1),
         previous_balance: Coins(70),
         new_balance: Coins(71),
+        expires_at: None,
+        hold_id: None,
         origin: Origin::Adjustment { reason: "never decided".into() },
     };
     let (time, member, events) = (UnixMillis(0), Some(member_id(1)), vec![coins.into()]);
-    let contradiction = codec::encode_record(&Record { tenant: TENANT, time, member, key: None, events });
+    let keys_of_nobody = MemoryDisk::new().member_keys();
+    let contradiction = codec::encode_record(
+        &Record { tenant: TENANT, time, member, key_slot: KeySlot::NONE, key: None, quiet: false, events },
+        &keys_of_nobody,
+    )
+    .unwrap();
     for (record, decodes) in [(vec![0xff], false), (contradiction, true)] {
         let dir = tempfile::tempdir().unwrap();
         some_data(dir.path());
@@ -115,6 +132,6 @@ fn a_journal_that_does_not_fold_leaves_the_views_alone() {
         assert!(!dir.path().join("views.damaged-1").exists());
         let rows = DataDir::open(dir.path(), DataDirOptions::default()).unwrap().open_views().unwrap().rows;
         let member = rows.scan(Table::Members, &[], 1).unwrap().remove(0).1;
-        assert_eq!(codec::decode_member(&member).unwrap().cards[0].points, Points(30));
+        assert_eq!(codec::decode_member(&member, &keys(dir.path())).unwrap().cards[0].points.balance, 30);
     }
 }

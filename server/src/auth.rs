@@ -22,6 +22,7 @@
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
 use punchline_engine::loyalty::tenant::{Credential, Directory, Scope};
@@ -208,6 +209,17 @@ impl Auth {
         Ok(tenant)
     }
 
+    /// Who calls, and for whom, by the headers of the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::caller_of`].
+    pub fn caller_by(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
+        // A value that is no text is as good as a wrong one.
+        let text = |key: &str| headers.get(key).map(|value| value.to_str().unwrap_or(""));
+        self.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
+    }
+
     /// Who calls, by the value of the `authorization` header, and for whom.
     ///
     /// # Errors
@@ -374,7 +386,7 @@ impl Tokens {
 mod tests {
     use super::*;
     use punchline_engine::event::{AdvertiserCreated, CredentialIssued, Recorded};
-    use punchline_engine::id::Sequence;
+    use punchline_engine::id::{KeySlot, Sequence};
 
     const TENANT: Tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
 
@@ -451,8 +463,16 @@ mod tests {
         ];
         for (i, event) in events.iter().enumerate() {
             let sequence = Sequence(i as u64 + 1);
-            let recorded =
-                Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant: TENANT, member: None, event };
+            let recorded = Recorded {
+                sequence,
+                cause: sequence,
+                time: UnixMillis(0),
+                tenant: TENANT,
+                member: None,
+                quiet: false,
+                key_slot: KeySlot::NONE,
+                event,
+            };
             directory.apply(&recorded);
         }
         let found = |key, environment| find_credential(&directory, key, environment).map(|(tenant, _)| tenant);

@@ -12,6 +12,9 @@
 //! coins = 1
 //! stamps = { punchcard = "coffee-card", per_unit = 1 }
 //! caps = [{ period = "day", units_max = 3 }]
+//! condition = "line.quantity >= 2"    # CEL over line, consumption, member, card
+//! coupon_book = "summer"              # one of its codes for each line that matches
+//! external = { reward = "mug", name = "A mug", amount = 1 }   # paid out by the subscriber
 //!
 //! [[punchcards]]
 //! id = "coffee-card"
@@ -23,6 +26,32 @@
 //! [[dynamic_events]]
 //! sku = "velo_pk_article_thr"
 //! name = "Article read"
+//!
+//! [[tiers]]                           # tier_basis = "balance" or "earned", with tier_months = 12
+//! id = "gold"
+//! name = "Gold"
+//! threshold = 1000
+//!
+//! [[multipliers]]                     # stacking = "best", "add" or "multiply"
+//! id = "gold-doubles"
+//! percent = 200
+//! tier = "gold"                       # and, or instead, segment = "…", condition = "…", starts_at, ends_at
+//!
+//! [[leaderboards]]
+//! id = "weekly"
+//! name = "Of the week"
+//! period = "week"
+//! prizes = [{ from_rank = 1, to_rank = 3, points = 500 }]     # and coins, reward
+//!
+//! [points]                            # first_bonus and birthday_bonus = { points = 50, coins = 1 }
+//! expire_after_days = 365
+//! expiring_soon_days = 30
+//! overdraft = 0
+//!
+//! [referral]
+//! advocate = { points = 100 }         # and coins, reward
+//! friend = { points = 50 }
+//! rules = ["coffee"]                  # those that qualify; any if absent
 //! ```
 //!
 //! # What is absent on purpose
@@ -36,6 +65,13 @@ use std::ops::Range;
 use punchline_proto::v1;
 use serde::Deserialize;
 use toml::Spanned;
+
+mod programme;
+
+use programme::{
+    BonusEntry, ExternalEntry, LeaderboardEntry, MultiplierEntry, PolicyEntry, ReferralEntry, StackingName,
+    TierBasisName, TierEntry,
+};
 
 /// Why a campaign file is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +124,22 @@ struct CampaignFile {
     punchcards: Vec<PunchcardEntry>,
     #[serde(default)]
     dynamic_events: Vec<DynamicEventEntry>,
+    points: Option<PolicyEntry>,
+    #[serde(default)]
+    multipliers: Vec<MultiplierEntry>,
+    #[serde(default)]
+    stacking: StackingName,
+    first_bonus: Option<BonusEntry>,
+    birthday_bonus: Option<BonusEntry>,
+    #[serde(default)]
+    tiers: Vec<TierEntry>,
+    #[serde(default)]
+    tier_basis: TierBasisName,
+    #[serde(default)]
+    tier_months: u32,
+    #[serde(default)]
+    leaderboards: Vec<LeaderboardEntry>,
+    referral: Option<ReferralEntry>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +156,11 @@ struct RuleEntry {
     stamps: Option<StampsEntry>,
     #[serde(default)]
     caps: Vec<CapEntry>,
+    #[serde(default)]
+    condition: String,
+    #[serde(default)]
+    coupon_book: String,
+    external: Option<ExternalEntry>,
     starts_at: Option<Spanned<toml::Value>>,
     ends_at: Option<Spanned<toml::Value>>,
 }
@@ -180,6 +237,15 @@ impl CampaignFile {
                 .map(|event| v1::DynamicEvent { sku: event.sku, name: event.name })
                 .collect(),
             etag: String::new(),
+            points: self.points.map(PolicyEntry::into_proto),
+            multipliers: self.multipliers.into_iter().map(MultiplierEntry::into_proto).collect::<Result<_, _>>()?,
+            stacking: self.stacking.into_proto().into(),
+            first_bonus: self.first_bonus.map(BonusEntry::into_proto),
+            birthday_bonus: self.birthday_bonus.map(BonusEntry::into_proto),
+            tiers: self.tiers.into_iter().map(TierEntry::into_proto).collect(),
+            tier_basis: Some(self.tier_basis.into_proto(self.tier_months)),
+            leaderboards: self.leaderboards.into_iter().map(LeaderboardEntry::into_proto).collect(),
+            referral: self.referral.map(ReferralEntry::into_proto),
         })
     }
 }
@@ -204,18 +270,26 @@ fn rule(entry: Spanned<RuleEntry>) -> Result<v1::EarningRule, Refusal> {
         caps: rule.caps.into_iter().map(CapEntry::into_proto).collect(),
         starts_at: instant(rule.starts_at)?,
         ends_at: instant(rule.ends_at)?,
+        condition: rule.condition,
+        coupon_book_id: rule.coupon_book,
+        external: rule.external.map(ExternalEntry::into_proto),
     })
 }
 
-impl CapEntry {
-    fn into_proto(self) -> v1::Cap {
-        let period = match self.period {
+impl PeriodName {
+    fn into_proto(self) -> v1::Period {
+        match self {
             PeriodName::Day => v1::Period::Day,
             PeriodName::Week => v1::Period::Week,
             PeriodName::Month => v1::Period::Month,
             PeriodName::Campaign => v1::Period::Campaign,
-        };
-        v1::Cap { period: period.into(), units_max: self.units_max }
+        }
+    }
+}
+
+impl CapEntry {
+    fn into_proto(self) -> v1::Cap {
+        v1::Cap { period: self.period.into_proto().into(), units_max: self.units_max }
     }
 }
 
@@ -286,6 +360,23 @@ mod tests {
                 |stamps: &v1::StampReward| campaign.punchcards.iter().any(|p| p.punchcard_id == stamps.punchcard_id);
             assert!(rule.stamps.as_ref().is_none_or(exists), "{}", rule.rule_id);
         }
+    }
+
+    /// What the head of this file shows is a campaign, down to its last key.
+    #[test]
+    fn the_documented_file_is_read() {
+        let head = include_str!("campaign_file.rs").lines().skip_while(|line| *line != "//! ```toml").skip(1);
+        let text: Vec<&str> = head.take_while(|line| *line != "//! ```").map(|line| &line[3..]).collect();
+        let campaign = parse(&text.join("\n")).expect("it is documented");
+        let rule = &campaign.rules[0];
+        assert_eq!((rule.condition.as_str(), rule.coupon_book_id.as_str()), ("line.quantity >= 2", "summer"));
+        assert_eq!(rule.external.as_ref().expect("there").amount, 1);
+        assert_eq!((campaign.tiers[0].threshold, campaign.multipliers[0].tier_id.as_str()), (1_000, "gold"));
+        assert_eq!(campaign.leaderboards[0].prizes[0].bonus.expect("there").points, 500);
+        assert_eq!(campaign.points.expect("there").expire_after_days, 365);
+        let referral = campaign.referral.clone().expect("there");
+        assert_eq!((referral.advocate.expect("there").bonus.expect("there").points, referral.rule_ids.len()), (100, 1));
+        crate::convert::campaign::campaign(campaign).expect("converts").validate().expect("valid");
     }
 
     #[test]

@@ -10,11 +10,10 @@ use std::str::FromStr;
 
 use prost_types::Timestamp;
 use punchline_delivery::dialect::standard;
-use punchline_engine::event::{Origin, Recorded};
+use punchline_engine::event::Recorded;
 use punchline_engine::id::InvalidId;
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine, Receipt};
-use punchline_engine::loyalty::fact::RawFact;
-use punchline_engine::loyalty::ledger::{Currency, Entry};
+use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::loyalty::member::Identifier;
 use punchline_engine::rejection::InvalidField;
 use punchline_engine::time::UnixMillis;
@@ -25,8 +24,12 @@ use crate::refuse::{Refused, invalid_id};
 pub mod admin;
 pub mod campaign;
 pub mod delivery;
+pub mod fact;
+pub mod ledger;
 pub mod member;
 pub mod page;
+pub mod programme;
+pub mod reward;
 pub mod subscription;
 
 #[cfg(test)]
@@ -50,16 +53,18 @@ pub fn optional_id<T: FromStr<Err = InvalidId>>(field: &str, value: &str) -> Res
     if value.is_empty() { Ok(None) } else { id(field, value).map(Some) }
 }
 
-/// A fact as it came in; checked by the engine.
-pub fn fact(fact: v1::Fact) -> RawFact {
-    RawFact {
-        source: fact.source,
-        fact_id: fact.fact_id,
-        fact_type: fact.r#type,
-        identifiers: fact.identifiers.into_iter().map(|i| (i.key, i.value)).collect(),
-        occurred_at: fact.occurred_at,
-        properties: fact.properties_json,
-    }
+/// A number that a message has for an enum's word.
+///
+/// # Errors
+///
+/// `INVALID_FIELD`, with the rule, where the number is none.
+pub fn word<T: TryFrom<i32>>(field: &str, number: i32, rule: &str) -> Result<T, Refused> {
+    T::try_from(number).map_err(|_| Refused::field(field, number.to_string(), rule))
+}
+
+/// The etag that a caller gave, if it gave one.
+pub fn etag(given: &str) -> Option<String> {
+    Some(given.to_owned()).filter(|etag| !etag.is_empty())
 }
 
 /// A part of a message that must be there.
@@ -128,8 +133,9 @@ pub fn consumption_field(at: &str, mut invalid: InvalidField) -> InvalidField {
 
 /// A receipt, for the wire.
 pub fn receipt(receipt: Receipt) -> v1::Receipt {
-    let points = receipt.points_balances.into_iter().map(|(id, points)| balance(&Currency::Points(id), points.0));
-    let coins = receipt.coins_balance.map(|coins| balance(&Currency::Coins, coins.0));
+    let points =
+        receipt.points_balances.into_iter().map(|(id, points)| ledger::balance(&Currency::Points(id), points.0));
+    let coins = receipt.coins_balance.map(|coins| ledger::balance(&Currency::Coins, coins.0));
     let new_balances = points.chain(coins).collect();
     let matched = |line: punchline_engine::loyalty::consumption::MatchedLine| v1::MatchedLine {
         line: line.line,
@@ -167,51 +173,6 @@ pub fn receipt_facts(receipt: &Receipt) -> Vec<(&'static str, String)> {
         ("stamps", receipt.stamps.0.to_string()),
         ("rows_completed", receipt.rows_completed.to_string()),
     ]
-}
-
-/// A balance, for the wire.
-pub fn balance(currency: &Currency, amount: i64) -> v1::Balance {
-    use v1::balance::Currency as Wire;
-    let currency = match currency {
-        Currency::Points(campaign) => Wire::PointsOfCampaignId(campaign.to_string()),
-        Currency::Coins => Wire::Coins(true),
-    };
-    v1::Balance { currency: Some(currency), amount }
-}
-
-/// The currency that an adjustment names.
-///
-/// # Errors
-///
-/// `INVALID_FIELD` where it names none.
-pub fn currency(given: Option<v1::adjust_balance_request::Currency>) -> Result<Currency, Refused> {
-    use v1::adjust_balance_request::Currency as Wire;
-    match given {
-        Some(Wire::PointsOfCampaignId(campaign)) => Ok(Currency::Points(id("points_of_campaign_id", &campaign)?)),
-        Some(Wire::Coins(true)) => Ok(Currency::Coins),
-        Some(Wire::Coins(false)) => Err(Refused::field("coins", "false", "must be true where it is the currency")),
-        None => Err(Refused::field("currency", "", "must be points_of_campaign_id or coins")),
-    }
-}
-
-/// A ledger entry, for the wire.
-pub fn entry(entry: Entry) -> v1::Entry {
-    use v1::origin::Kind;
-    let kind = match entry.origin {
-        Origin::Consumption { consumption_id, line, sku, rule_id } => {
-            Kind::Consumption(v1::ConsumptionOrigin { consumption_id, line, sku, rule_id: rule_id.to_string() })
-        }
-        Origin::Adjustment { reason } => Kind::Adjustment(v1::AdjustmentOrigin { reason }),
-    };
-    v1::Entry {
-        sequence: entry.sequence.0,
-        cause_sequence: entry.cause.0,
-        time: Some(timestamp(entry.time)),
-        member_id: entry.member_id.to_string(),
-        new_balance: Some(balance(&entry.currency, entry.balance)),
-        amount: entry.amount,
-        origin: Some(v1::Origin { kind: Some(kind) }),
-    }
 }
 
 /// An event, for the wire.

@@ -149,6 +149,7 @@ async fn load_tenant(node: &Node, tenant: Tenant) -> Result<(), StartError> {
         profile: Profile { first_name: "Dev".into(), ..Profile::default() },
         registration_source: "serve --dev".into(),
         join: vec![campaign_id.clone()],
+        quiet: false,
     };
     let command = |action| Command { tenant, request_id: None, action };
     match node.submitter().submit(command(register)).await {
@@ -231,7 +232,7 @@ pub(crate) fn tell(text: &str) {
 mod tests {
     use super::*;
     use punchline_engine::event::{AdvertiserCreated, CredentialIssued, CredentialRevoked, Event, Recorded};
-    use punchline_engine::id::Sequence;
+    use punchline_engine::id::{KeySlot, Sequence};
     use punchline_engine::time::UnixMillis;
 
     fn issued(id: &str, secret: &str) -> Event {
@@ -262,7 +263,16 @@ mod tests {
             let mut directory = Directory::default();
             let tenant = Tenant { advertiser: ADVERTISER, environment: Environment::Production };
             for (event, sequence) in events.iter().zip((1..).map(Sequence)) {
-                let recorded = Recorded { sequence, cause: sequence, time: UnixMillis(0), tenant, member: None, event };
+                let recorded = Recorded {
+                    sequence,
+                    cause: sequence,
+                    time: UnixMillis(0),
+                    tenant,
+                    member: None,
+                    quiet: false,
+                    key_slot: KeySlot::NONE,
+                    event,
+                };
                 directory.apply(&recorded);
             }
             let starts = |is_dev| check_journal(&directory, is_dev).is_ok();

@@ -19,7 +19,6 @@ use metrics::{Counter, Histogram};
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::Tenant;
 use punchline_engine::loyalty::consumption::{Consumption, RawConsumption, Receipt};
-use punchline_engine::loyalty::fact::{FactReceipt, RawFact};
 use punchline_engine::rejection::{InvalidField, Rejection};
 use punchline_runtime::clock::Stopwatch;
 use punchline_runtime::committer::{Answer, Outcome, Refusal, Unavailable};
@@ -85,23 +84,6 @@ pub async fn record_all(
     results.into_iter().map(finish).collect()
 }
 
-/// Takes a fact in; answers once it is on disk.
-///
-/// # Errors
-///
-/// The first check that fails, or why nothing is taken in now.
-pub async fn publish(node: &Node, tenant: Tenant, raw: RawFact) -> Result<FactReceipt, Refusal> {
-    let fact = raw.check(node.clock().now()).map_err(Rejection::Invalid)?;
-    let command = Command { tenant, request_id: None, action: Action::PublishFact(fact) };
-    match node.submitter().submit(command).await? {
-        Outcome::Accepted(stored) => {
-            let (sequence, time, member_id) = (stored.first, stored.record.time, stored.record.member);
-            Ok(FactReceipt { sequence, time, member_id })
-        }
-        Outcome::Already(_) => unreachable!("a repeated fact is rejected with the first one's receipt"),
-    }
-}
-
 /// Carries out commands of whatever kind, each on its own; gives their answers in their order once all are on
 /// disk. Consumptions among them are counted.
 pub async fn carry_out(node: &Node, commands: Vec<Command>, patient: bool) -> Vec<Answer> {
@@ -116,6 +98,13 @@ pub async fn carry_out(node: &Node, commands: Vec<Command>, patient: bool) -> Ve
     let counted = answers.iter().zip(&consumptions).filter(|(_, is_consumption)| **is_consumption);
     counted.for_each(|(answer, _)| count(answer, &watch));
     answers
+}
+
+/// Why none of a batch was looked at, if none was: then the call as a whole is to be tried again.
+pub fn all_unavailable<T>(results: &[Result<T, Refusal>]) -> Option<Unavailable> {
+    let Some(Err(Refusal::Unavailable(why))) = results.first() else { return None };
+    let all = results.iter().all(|result| matches!(result, Err(Refusal::Unavailable(_))));
+    all.then(|| why.clone())
 }
 
 /// Counts something that was refused and is no consumption.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod auth;
 pub mod convert;
 pub mod dev;
+pub mod facts;
 pub mod filter;
 pub mod grpc;
 pub mod http;

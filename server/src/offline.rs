@@ -1,13 +1,13 @@
 //! Commands on a data directory that no server has open: `verify` and `log cat`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use punchline_delivery::dialect::standard;
-use punchline_engine::event::CommandKey;
+use punchline_engine::event::{CommandKey, Record};
 use punchline_engine::id::Sequence;
 use punchline_runtime::feed::{ReadError, decode};
+use punchline_runtime::ids::fill_random;
 use punchline_runtime::node::{OfflineError, OpenError, Recovery, verify_offline};
 use punchline_runtime::verify::Verified;
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
@@ -17,12 +17,20 @@ use serde_json::{Value, json};
 use crate::cli::LogCatArgs;
 use crate::cli::output::{self, Format};
 use crate::config::Config;
+use crate::master_key;
 
 /// `punchline verify`: 0 where all is well, 1 with the first difference where it is not, 70 where it
 /// cannot be told.
 pub fn verify(config: &Config, format: Format) -> ExitCode {
+    let (data_dir, master_key) = match open(config) {
+        Ok(opened) => opened,
+        Err(error) => {
+            output::note(&format!("punchline: {error}"));
+            return ExitCode::from(70);
+        }
+    };
     let bar = progress_bar();
-    let outcome = verify_offline(&config.storage.data_dir, &mut |at, head| {
+    let outcome = verify_offline(&data_dir, &master_key, &mut |at, head| {
         bar.set_length(head);
         bar.set_position(at);
     });
@@ -34,6 +42,14 @@ pub fn verify(config: &Config, format: Format) -> ExitCode {
         }
         Err(error) => failed(&error),
     }
+}
+
+/// The data directory, and the key that its personal fields are sealed under.
+fn open(config: &Config) -> Result<(DataDir, [u8; 32]), Box<dyn std::error::Error>> {
+    let options = DataDirOptions { create: false, ..DataDirOptions::default() };
+    let data_dir = DataDir::open(&config.storage.data_dir, options)?;
+    let master_key = master_key::load(&data_dir, config.security.master_key_bytes())?;
+    Ok((data_dir, master_key))
 }
 
 fn report(verified: &Verified, recovery: &Recovery) -> Value {
@@ -65,7 +81,7 @@ fn failed(error: &OfflineError) -> ExitCode {
 
 /// `punchline log cat`: the journal's records, one a line.
 pub fn log_cat(config: &Config, args: &LogCatArgs, format: Format) -> ExitCode {
-    match cat(&config.storage.data_dir, args, format) {
+    match cat(config, args, format) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::note(&format!("punchline: {error}"));
@@ -74,8 +90,9 @@ pub fn log_cat(config: &Config, args: &LogCatArgs, format: Format) -> ExitCode {
     }
 }
 
-fn cat(path: &Path, args: &LogCatArgs, format: Format) -> Result<(), Box<dyn std::error::Error>> {
-    let data_dir = DataDir::open(path, DataDirOptions { create: false, ..DataDirOptions::default() })?;
+fn cat(config: &Config, args: &LogCatArgs, format: Format) -> Result<(), Box<dyn std::error::Error>> {
+    let (data_dir, master_key) = open(config)?;
+    let keys = data_dir.member_keys(&master_key, fill_random)?;
     let (journal, report) = data_dir.open_journal(0)?;
     if let Some(cut) = report.cut_off {
         output::note(&format!("a tail that was never acknowledged was cut off from {} on", cut.from_sequence));
@@ -90,19 +107,19 @@ fn cat(path: &Path, args: &LogCatArgs, format: Format) -> Result<(), Box<dyn std
             if args.to.is_some_and(|to| first > to) {
                 return Ok(());
             }
-            print_record(first, bytes, format)?;
+            print_record(first, &decode(first, bytes, &keys)?, format)?;
         }
         next = block.last_sequence() + 1;
     }
     Ok(())
 }
 
-fn print_record(first: u64, bytes: &[u8], format: Format) -> Result<(), Box<dyn std::error::Error>> {
-    let record = decode(first, bytes)?;
+fn print_record(first: u64, record: &Record, format: Format) -> Result<(), Box<dyn std::error::Error>> {
     let key = record.key.as_ref().map(|key| match key {
         CommandKey::Consumption(id) => format!("consumption:{id}"),
         CommandKey::Request(id) => format!("request:{id}"),
         CommandKey::Fact { source, fact_id } => format!("fact:{source}:{fact_id}"),
+        CommandKey::Job { job, subject, period } => format!("{job}:{subject}:{period}"),
     });
     for recorded in record.all_recorded(Sequence(first)) {
         let name = recorded.event.event_type().as_str();

@@ -20,6 +20,7 @@ use punchline_proto::v1;
 use punchline_runtime::committer::{Refusal, Unavailable};
 use punchline_runtime::dispatch::target::TargetError;
 use punchline_runtime::feed::ReadError;
+use punchline_runtime::jobs::JobError;
 use punchline_storage::views::ViewsError;
 use tonic::{Code, Status};
 
@@ -140,6 +141,18 @@ impl Refused {
             .retry_after(retry_after_ms)
     }
 
+    /// More in one call than the advertiser's limit has left.
+    pub fn batch_rate_limited(retry_after_ms: u64, count: usize, per_minute: u32) -> Refused {
+        let mut refused = Refused::rate_limited(retry_after_ms);
+        if count > per_minute as usize {
+            // No window is ever large enough.
+            refused.retry_after_ms = None;
+            refused.message =
+                format!("a batch of {count} never fits into the limit of {per_minute} a minute: split it");
+        }
+        refused
+    }
+
     /// The state of things does not allow it.
     pub fn precondition(reason: &'static str, message: impl Into<String>) -> Refused {
         Refused::new(Code::FailedPrecondition, 409, reason, message)
@@ -213,12 +226,13 @@ impl From<Rejection> for Refused {
             }
             R::FactExists { first } => {
                 let mut refused = refuse(AlreadyExists, 409);
-                refused.metadata = vec![("sequence", first.sequence.to_string())];
+                refused.metadata = convert::fact::receipt_facts(&first);
                 refused
             }
             R::FactExistsWithDifferentContent { field, first } => {
                 let mut refused = refuse(AlreadyExists, 409);
-                refused.metadata = vec![("sequence", first.sequence.to_string()), ("field", field.into())];
+                refused.metadata = convert::fact::receipt_facts(&first);
+                refused.metadata.push(("field", field.into()));
                 refused
             }
             R::AccountNotFound | R::UserHasNoCards => refuse(NotFound, 404),
@@ -233,6 +247,7 @@ impl From<Rejection> for Refused {
             R::NotJoined { member, .. } => refuse(FailedPrecondition, 409).about("member", member),
             R::CampaignNotActive(id) => refuse(FailedPrecondition, 409).about("campaign", id),
             R::MemberNotFound(id) => refuse(NotFound, 404).about("member", id),
+            R::MemberErased(id) => refuse(FailedPrecondition, 409).about("member", id),
             R::CampaignNotFound(id) => refuse(NotFound, 404).about("campaign", id),
             R::AdvertiserNotFound(id) => refuse(NotFound, 404).about("advertiser", id),
             R::CredentialNotFound(id) => refuse(NotFound, 404).about("credential", id),
@@ -248,6 +263,38 @@ impl From<Rejection> for Refused {
                 refused.metadata = vec![("current", current)];
                 refused
             }
+            R::IdReused { what, id } => refuse(AlreadyExists, 409).about(what, id),
+            R::MemberMerged { member, into } => {
+                let mut refused = refuse(FailedPrecondition, 409).about("member", member);
+                refused.metadata = vec![("merged_into", into.to_string())];
+                refused
+            }
+            R::MemberBusy { member, .. } => refuse(FailedPrecondition, 409).about("member", member),
+            R::HoldNotFound(id) => refuse(NotFound, 404).about("hold", id),
+            R::EntryNotFound(entry) => refuse(NotFound, 404).about("entry", entry),
+            R::EntryNotReversible { entry, .. } => refuse(FailedPrecondition, 409).about("entry", entry),
+            R::SegmentNotFound(id) => refuse(NotFound, 404).about("segment", id),
+            R::SegmentExists(id) => refuse(AlreadyExists, 409).about("segment", id),
+            R::RewardNotFound(id) => refuse(NotFound, 404).about("reward", id),
+            R::RewardExists(id) => refuse(AlreadyExists, 409).about("reward", id),
+            R::RewardNotOffered(id) | R::OutOfStock(id) => refuse(FailedPrecondition, 409).about("reward", id),
+            R::RewardLimitReached { reward, max, .. } => {
+                let mut refused = refuse(FailedPrecondition, 409).about("reward", reward);
+                refused.metadata = vec![("max", max.to_string())];
+                refused
+            }
+            R::RedemptionNotFound(id) => refuse(NotFound, 404).about("redemption", id),
+            R::RedemptionState { redemption_id, state, wanted } => {
+                let mut refused = refuse(FailedPrecondition, 409).about("redemption", redemption_id);
+                refused.metadata = vec![("state", state.into()), ("wanted", wanted.into())];
+                refused
+            }
+            R::ObligationNotFound(id) => refuse(NotFound, 404).about("obligation", id),
+            R::CouponBookNotFound(id) => refuse(NotFound, 404).about("coupon_book", id),
+            R::CouponBookExists(id) => refuse(AlreadyExists, 409).about("coupon_book", id),
+            R::NoCouponsLeft(id) => refuse(FailedPrecondition, 409).about("coupon_book", id),
+            R::CouponNotFound { code, .. } => refuse(NotFound, 404).about("coupon", code),
+            R::CouponState { code, .. } => refuse(FailedPrecondition, 409).about("coupon", code),
             R::LimitReached { what, .. } => refuse(ResourceExhausted, 429).about("limit", what),
             R::RecordTooLarge { .. } => refuse(InvalidArgument, 413),
         }
@@ -282,6 +329,18 @@ impl From<TargetError> for Refused {
         match error {
             TargetError::Invalid(invalid) => invalid.into(),
             TargetError::Unreadable(unreadable) => Refused::precondition("SECRET_UNREADABLE", unreadable.to_string()),
+        }
+    }
+}
+
+impl From<JobError> for Refused {
+    fn from(error: JobError) -> Refused {
+        match error {
+            JobError::Unavailable(unavailable) => unavailable.into(),
+            JobError::Views(error) => error.into(),
+            JobError::UnknownTenant(tenant) => {
+                Refused::not_found("ADVERTISER_NOT_FOUND", "advertiser", tenant.advertiser)
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions, OpenError, open_stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
+use punchline_storage::member_keys::KeysError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -136,6 +137,7 @@ impl StartError {
             StartError::Tls(_) | StartError::TlsFile { .. } | StartError::NotLoopback { .. } => EXIT_CONFIG,
             StartError::NotDevData | StartError::KnownCredentials { .. } | StartError::Dialect(_) => EXIT_CONFIG,
             StartError::MasterKey(MasterKeyError::Missing { .. } | MasterKeyError::Malformed { .. }) => EXIT_CONFIG,
+            StartError::Open(error) if matches!(**error, OpenError::Keys(KeysError::MasterKey { .. })) => EXIT_CONFIG,
             _ => EXIT_FAILED,
         }
     }
@@ -285,7 +287,7 @@ fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
     let data_dir = DataDir::open(&config.storage.data_dir, DataDirOptions::default());
     let data_dir = data_dir.map_err(|source| open(source.into()))?;
     let master_key = master_key::load(&data_dir, config.security.master_key_bytes())?;
-    let (stores, recovery) = open_stores(&data_dir).map_err(open)?;
+    let (stores, recovery) = open_stores(&data_dir, &master_key).map_err(open)?;
     let policy =
         EndpointPolicy { allow_http: config.delivery.allow_http, allow_private: config.delivery.allow_private.clone() };
     let transport = transport(config, &policy);

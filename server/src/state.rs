@@ -7,6 +7,7 @@ use punchline_engine::time::UnixMillis;
 use punchline_runtime::node::Node;
 
 use crate::auth::Auth;
+use crate::facts::FactTypes;
 use crate::limits::RateLimiter;
 
 /// What every door of the server shares.
@@ -19,6 +20,8 @@ pub struct State {
     pub data_dir: Option<PathBuf>,
     /// Consumptions a minute and tenant over gRPC.
     pub grpc_limit: RateLimiter,
+    /// Knows what facts must look like.
+    pub fact_types: FactTypes,
     /// When the server started.
     pub started_at: UnixMillis,
 }
@@ -29,6 +32,7 @@ impl State {
         State {
             auth: Auth::new(node.clone(), operator_token, master_key),
             grpc_limit: RateLimiter::new(0),
+            fact_types: FactTypes::default(),
             started_at: node.clock().now(),
             data_dir,
             node,

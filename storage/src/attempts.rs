@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use punchline_engine::id::{Sequence, SubscriptionId};
+use punchline_engine::id::{KeySlot, Sequence, SubscriptionId};
 use punchline_engine::time::UnixMillis;
 
 mod block;
@@ -84,8 +84,11 @@ pub struct LoggedAttempt {
     pub error: std::borrow::Cow<'static, str>,
     /// How it ended.
     pub outcome: LoggedOutcome,
-    /// The beginning of the answer's body, [`RESPONSE_KEPT_BYTES_MAX`] at most.
+    /// The beginning of the answer's body, [`RESPONSE_KEPT_BYTES_MAX`] at most; sealed by whoever appends it and
+    /// opened by whoever reads it, if there is a key.
     pub response: Bytes,
+    /// Under which key `response` is sealed: that of the member that the event is about.
+    pub key_slot: KeySlot,
 }
 
 /// How much is kept; by default nothing.

@@ -11,6 +11,7 @@
 //! - Equal values have equal bytes.
 //! - Decoding takes any bytes and never panics; what it accepts is valid by the engine's types.
 //! - Bytes of released versions decode for ever (`storage/tests/golden`).
+//! - Personal fields are written sealed under their member's key, and read as empty once it is destroyed.
 //!
 //! # What is absent on purpose
 //!
@@ -21,11 +22,15 @@ use std::fmt::Display;
 use prost::Message;
 use punchline_engine::dispatch::{DeliveryRow, DeliveryState};
 use punchline_engine::event::Record;
+use punchline_engine::loyalty::item::Item;
 use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::Member;
 use punchline_proto::journal as wire;
 
+use crate::member_keys::{KeysError, MemberKeys};
+
 mod config;
+mod person;
 mod record;
 mod rows;
 mod word;
@@ -46,6 +51,14 @@ pub enum CodecError {
     Missing {
         /// Its path, as `events[2].campaign_id`.
         field: String,
+    },
+    /// Personal fields cannot be read, though their key was not destroyed.
+    #[error("{field} cannot be read: {why}")]
+    Sealed {
+        /// Its path, as `events[0].person`.
+        field: String,
+        /// What is wrong with the key, or with what it sealed.
+        why: String,
     },
     /// A field has a value that it cannot have.
     #[error("{field} is not valid: {why}")]
@@ -70,7 +83,9 @@ impl CodecError {
     fn within(mut self, outer: impl Display) -> CodecError {
         match &mut self {
             CodecError::Malformed { .. } => {}
-            CodecError::Missing { field } | CodecError::Invalid { field, .. } => *field = format!("{outer}.{field}"),
+            CodecError::Missing { field } | CodecError::Sealed { field, .. } | CodecError::Invalid { field, .. } => {
+                *field = format!("{outer}.{field}");
+            }
         }
         self
     }
@@ -82,20 +97,29 @@ fn parse<M: Message + Default>(message: &'static str, bytes: &[u8]) -> Result<M,
 
 /// The bytes of a record.
 ///
+/// # Errors
+///
+/// [`KeysError`] where there is no key to seal its personal fields under.
+///
 /// # Panics
 ///
 /// If it has no events: such a record is never decided, and would not be read again.
-pub fn encode_record(record: &Record) -> Vec<u8> {
-    record::to_wire(record).encode_to_vec()
+pub fn encode_record(record: &Record, keys: &MemberKeys) -> Result<Vec<u8>, KeysError> {
+    Ok(record::to_wire(record, keys)?.encode_to_vec())
 }
 
 /// Appends the bytes of a record to `out`, which keeps what it has.
 ///
+/// # Errors
+///
+/// As [`encode_record`].
+///
 /// # Panics
 ///
 /// As [`encode_record`].
-pub fn encode_record_into(record: &Record, out: &mut Vec<u8>) {
-    record::to_wire(record).encode(out).expect("a Vec has room for as much as memory holds");
+pub fn encode_record_into(record: &Record, keys: &MemberKeys, out: &mut Vec<u8>) -> Result<(), KeysError> {
+    record::to_wire(record, keys)?.encode(out).expect("a Vec has room for as much as memory holds");
+    Ok(())
 }
 
 /// The record that these bytes are.
@@ -103,13 +127,17 @@ pub fn encode_record_into(record: &Record, out: &mut Vec<u8>) {
 /// # Errors
 ///
 /// The first field that is missing or not valid.
-pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
-    record::from_wire(parse("Record", bytes)?)
+pub fn decode_record(bytes: &[u8], keys: &MemberKeys) -> Result<Record, CodecError> {
+    record::from_wire(parse("Record", bytes)?, keys)
 }
 
 /// The row of a member.
-pub fn encode_member(member: &Member) -> Vec<u8> {
-    rows::member_to_wire(member).encode_to_vec()
+///
+/// # Errors
+///
+/// [`KeysError`] where there is no key to seal its personal fields under.
+pub fn encode_member(member: &Member, keys: &MemberKeys) -> Result<Vec<u8>, KeysError> {
+    Ok(rows::member_to_wire(member, keys)?.encode_to_vec())
 }
 
 /// The member that this row is.
@@ -117,8 +145,8 @@ pub fn encode_member(member: &Member) -> Vec<u8> {
 /// # Errors
 ///
 /// The first field that is missing or not valid.
-pub fn decode_member(bytes: &[u8]) -> Result<Member, CodecError> {
-    rows::member_from_wire(parse("MemberRow", bytes)?)
+pub fn decode_member(bytes: &[u8], keys: &MemberKeys) -> Result<Member, CodecError> {
+    rows::member_from_wire(parse("MemberRow", bytes)?, keys)
 }
 
 /// The row of a tenant's house.
@@ -133,6 +161,20 @@ pub fn encode_house(house: &House) -> Vec<u8> {
 /// The first field that is missing or not valid.
 pub fn decode_house(bytes: &[u8]) -> Result<House, CodecError> {
     rows::house_from_wire(parse("HouseRow", bytes)?)
+}
+
+/// The row of a redemption, a coupon or an obligation.
+pub fn encode_item(item: &Item) -> Vec<u8> {
+    word::json(item).into_bytes()
+}
+
+/// The item that this row is.
+///
+/// # Errors
+///
+/// [`CodecError::Invalid`] with what is wrong with its JSON.
+pub fn decode_item(bytes: &[u8]) -> Result<Item, CodecError> {
+    serde_json::from_slice(bytes).map_err(|why| CodecError::invalid("item", why))
 }
 
 /// The row of a subscription's delivery state.

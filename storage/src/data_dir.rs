@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/LOCK              held by the one process that owns the directory
 //! <data>/journal/          the truth
+//! <data>/keys/             the members' keys: without them their personal fields cannot be read
 //! <data>/views/            a disposable fold of it
 //! <data>/attempts/         the delivery log, disposable
 //! <data>/views.damaged-<n> views that did not open or fold, set aside for whoever wants to know why
@@ -22,6 +23,7 @@ use std::{
 
 use crate::{
     journal::{JournalError, OpenReport},
+    member_keys::{KeysError, MemberKeys, Randomness},
     rows::RowsError,
     sled_journal::SledJournal,
     sled_rows::{CACHE_BYTES_DEFAULT, SledRows},
@@ -141,6 +143,15 @@ impl DataDir {
     /// Where the views are.
     pub fn views_path(&self) -> PathBuf {
         self.path.join("views")
+    }
+
+    /// The members' keys; `random` fills new ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemberKeys::in_file`].
+    pub fn member_keys(&self, master_key: &[u8; 32], random: Randomness) -> Result<MemberKeys, KeysError> {
+        MemberKeys::in_file(self.path.join("keys").join("members.keys"), master_key, random)
     }
 
     /// Where the delivery log is.

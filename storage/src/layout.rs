@@ -26,11 +26,15 @@ pub enum Table {
     Deliveries,
     /// How far deliveries have come, a subscription.
     Cursors,
+    /// Redemptions, coupons, obligations.
+    Items,
+    /// When holds end.
+    Deadlines,
 }
 
 impl Table {
     /// All tables, in the order of their declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Members,
         Self::Identifiers,
@@ -40,6 +44,8 @@ impl Table {
         Self::Houses,
         Self::Deliveries,
         Self::Cursors,
+        Self::Items,
+        Self::Deadlines,
     ];
 
     /// Name of the sled tree.
@@ -54,6 +60,8 @@ impl Table {
             Self::Houses => "houses",
             Self::Deliveries => "deliveries",
             Self::Cursors => "cursors",
+            Self::Items => "items",
+            Self::Deadlines => "deadlines",
         }
     }
 }

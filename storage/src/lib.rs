@@ -8,6 +8,7 @@ pub mod block;
 pub mod codec;
 pub mod journal;
 pub mod layout;
+pub mod member_keys;
 pub mod rows;
 
 pub mod attempts;

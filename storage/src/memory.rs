@@ -16,7 +16,7 @@
 //! - No clock, no randomness besides the seed, no latency.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     ops::Bound,
     path::PathBuf,
@@ -29,6 +29,7 @@ use crate::{
     block::{Block, BlockHash, EncodedBlock},
     journal::{Damage, Journal, JournalError, OpenReport, check_append},
     layout::Table,
+    member_keys::{KeysError, MemberKeys, SLOT_BYTES, Slot, Slots},
     recovery::{Stored, examine},
     rows::{Row, RowChange, Rows, RowsError},
 };
@@ -61,9 +62,11 @@ pub struct MemoryDisk {
 struct State {
     journal: Half<JournalImage, JournalOp>,
     rows: Half<RowsImage, RowsOp>,
+    slots_zeroed: BTreeSet<u64>,
     faults: Faults,
     syncs: u64,
     appends: u64,
+    reopens: u64,
     full: bool,
     power_lost: bool,
 }
@@ -147,6 +150,7 @@ impl fmt::Debug for State {
             .field("faults", &self.faults)
             .field("syncs", &self.syncs)
             .field("appends", &self.appends)
+            .field("reopens", &self.reopens)
             .field("full", &self.full)
             .field("power_lost", &self.power_lost)
             .finish_non_exhaustive()
@@ -207,6 +211,11 @@ impl MemoryDisk {
         self.state().appends
     }
 
+    /// How many times the journal was to be opened again after a failure.
+    pub fn reopen_count(&self) -> u64 {
+        self.state().reopens
+    }
+
     /// Whether the power has gone.
     pub fn power_lost(&self) -> bool {
         self.state().power_lost
@@ -243,6 +252,7 @@ impl MemoryDisk {
             let mut fresh = fresh.state();
             fresh.journal = Half { live: journal.clone(), durable: journal, unsynced: vec![] };
             fresh.rows = Half { live: rows.clone(), durable: rows, unsynced: vec![] };
+            fresh.slots_zeroed.clone_from(&state.slots_zeroed);
         }
         fresh
     }
@@ -256,6 +266,7 @@ impl MemoryDisk {
             let mut fresh = fresh.state();
             fresh.journal = state.journal.clone();
             fresh.rows = state.rows.clone();
+            fresh.slots_zeroed.clone_from(&state.slots_zeroed);
         }
         fresh
     }
@@ -315,6 +326,11 @@ impl MemoryDisk {
     /// Opens the views.
     pub fn rows(&self) -> MemoryRows {
         MemoryRows { disk: self.clone() }
+    }
+
+    /// The members' keys: every slot is there, and stays as it is until it is zeroed.
+    pub fn member_keys(&self) -> MemberKeys {
+        MemberKeys::new(MemorySlots { disk: self.clone() }, &[7; 32])
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -420,6 +436,7 @@ impl Journal for MemoryJournal {
         let mut state = self.disk.state();
         let from = |source| JournalError::from_io(path(), source);
         tail.stopped = true;
+        state.reopens += 1;
         state.room().map_err(from)?;
         state.journal.write(JournalOp::CutAfter(tail.head));
         state.count_sync().map_err(from)?;
@@ -495,6 +512,46 @@ impl Rows for MemoryRows {
         let state = self.disk.state();
         state.rows.live.iter().map(|((_, key), value)| (key.len() + value.len()) as u64).sum()
     }
+}
+
+/// Member keys on a [`MemoryDisk`].
+#[derive(Debug)]
+struct MemorySlots {
+    disk: MemoryDisk,
+}
+
+impl MemorySlots {
+    fn powered(&self) -> Result<MutexGuard<'_, State>, KeysError> {
+        let state = self.disk.state();
+        state.powered().map_err(keys_error)?;
+        Ok(state)
+    }
+}
+
+impl Slots for MemorySlots {
+    fn read(&self, slot: u64) -> Result<Slot, KeysError> {
+        if self.powered()?.slots_zeroed.contains(&slot) {
+            return Ok([0; SLOT_BYTES]);
+        }
+        let mut bytes = [1; SLOT_BYTES];
+        bytes[..8].copy_from_slice(&slot.to_be_bytes());
+        Ok(bytes)
+    }
+
+    fn prepare(&self, _: u64) -> Result<(), KeysError> {
+        self.powered().map(drop)
+    }
+
+    fn zero(&self, slot: u64) -> Result<(), KeysError> {
+        let mut state = self.disk.state();
+        state.count_sync().map_err(keys_error)?;
+        state.slots_zeroed.insert(slot);
+        Ok(())
+    }
+}
+
+fn keys_error(source: io::Error) -> KeysError {
+    KeysError::Io { path: path(), source }
 }
 
 fn rows_error(source: io::Error) -> RowsError {

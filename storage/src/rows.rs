@@ -100,6 +100,15 @@ impl RowsError {
         }
     }
 
+    /// The store is well, but rows cannot be sealed.
+    pub(crate) fn from_keys(error: crate::member_keys::KeysError) -> Self {
+        use crate::member_keys::KeysError;
+        match error {
+            KeysError::Io { path, source } => Self::from_io(path, source),
+            error => Self::Io { path: PathBuf::from("member keys"), source: io::Error::other(error) },
+        }
+    }
+
     /// Sorts an error of the system into [`Full`](Self::Full) and [`Io`](Self::Io).
     pub(crate) fn from_io(path: PathBuf, source: io::Error) -> Self {
         if crate::journal::is_full(&source) { Self::Full { path, source } } else { Self::Io { path, source } }

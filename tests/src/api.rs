@@ -11,6 +11,7 @@ use punchline_proto::v1::event_service_client::EventServiceClient;
 use punchline_proto::v1::ingest_service_client::IngestServiceClient;
 use punchline_proto::v1::ledger_service_client::LedgerServiceClient;
 use punchline_proto::v1::member_service_client::MemberServiceClient;
+use punchline_proto::v1::reward_service_client::RewardServiceClient;
 use punchline_proto::v1::subscription_service_client::SubscriptionServiceClient;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
@@ -23,7 +24,7 @@ use tonic_types::pb;
 pub type Line = InterceptedService<Channel, Caller>;
 
 /// Longest that a call may take: no answer at all is a finding too.
-const CALL_MAX: Duration = Duration::from_secs(60);
+const CALL_MAX: Duration = Duration::from_secs(300);
 /// Largest answer that is read, and largest request that is sent: larger than what a server should take.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -73,6 +74,7 @@ clients! {
     ingest: IngestServiceClient,
     ledger: LedgerServiceClient,
     members: MemberServiceClient,
+    rewards: RewardServiceClient,
     subscriptions: SubscriptionServiceClient,
 }
 
@@ -174,7 +176,7 @@ impl Api {
 
     /// Points of each campaign, under its id, and coins under `coins`.
     pub async fn balances(&self, member_id: &str) -> std::collections::BTreeMap<String, i64> {
-        let request = v1::GetBalancesRequest { member_id: member_id.into() };
+        let request = v1::GetBalancesRequest { member_id: member_id.into(), ..Default::default() };
         let answer = self.ledger().get_balances(request).await.expect("the member exists").into_inner();
         answer.balances.into_iter().map(|balance| (currency(&balance), balance.amount)).collect()
     }

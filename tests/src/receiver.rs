@@ -22,6 +22,10 @@ use crate::signature;
 /// How far a webhook's timestamp may be from this machine's clock, as receivers are advised to check.
 const TOLERANCE_SECONDS: u64 = 300;
 
+/// Webhooks of a path that are kept whole; of further ones headers and body are looked at and forgotten, so that
+/// millions fit into memory.
+const WHOLE_MAX: usize = 1_000;
+
 /// How a path answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Script {
@@ -65,10 +69,12 @@ pub struct Received {
     pub signers: Vec<usize>,
     /// What was answered; 0: nothing.
     pub answered: u16,
-    /// All headers.
+    /// All headers; none beyond the first [`WHOLE_MAX`] of a path.
     pub headers: http::HeaderMap,
-    /// As it came.
+    /// As it came; empty beyond the first [`WHOLE_MAX`] of a path.
     pub body: Bytes,
+    /// Digest of the body, to tell repeats with.
+    pub digest: u64,
     /// When.
     pub at: std::time::Instant,
 }
@@ -187,7 +193,12 @@ impl Receiver {
             let path = paths.entry(name.clone()).or_default();
             path.requests += 1;
             match read(&path.secrets, parts.headers, body) {
-                Ok(received) => path.received.push(received),
+                Ok(mut received) => {
+                    if path.received.len() >= WHOLE_MAX {
+                        (received.headers, received.body) = (http::HeaderMap::new(), Bytes::new());
+                    }
+                    path.received.push(received);
+                }
                 Err(fault) => {
                     path.faults.push(fault);
                     return Ok(response(401));
@@ -278,13 +289,25 @@ fn read(secrets: &[String], headers: http::HeaderMap, body: Bytes) -> Result<Rec
         signers,
         answered: 0,
         headers,
+        digest: digest(&body),
         body,
         at: tokio::time::Instant::now().into_std(),
     })
 }
 
+fn digest(body: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hasher::write(&mut hasher, body);
+    std::hash::Hasher::finish(&hasher)
+}
+
+/// Now, by the clock of who is outside.
+///
+/// # Panics
+///
+/// If it is before 1970.
 #[allow(clippy::disallowed_methods, reason = "a receiver has a clock of its own")]
-fn unix_seconds() -> u64 {
+pub fn unix_seconds() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.expect("it is later than 1970").as_secs()
 }
@@ -301,7 +324,7 @@ pub fn exactly_once(received: &[Received]) -> Result<Vec<&Received>, String> {
     let mut firsts = Vec::new();
     for one in received {
         if let Some(first) = by_id.get(one.webhook_id.as_str()) {
-            if first.body != one.body {
+            if first.digest != one.digest {
                 return Err(format!("{} came with two bodies", one.webhook_id));
             }
             continue;

@@ -3,6 +3,7 @@
 use punchline_proto::v1;
 use punchline_tests::api::{Api, Refused, consumption, identifier};
 use punchline_tests::campaign::CAMPAIGN;
+use punchline_tests::receiver::unix_seconds;
 use punchline_tests::server::Server;
 use punchline_tests::world::{World, populate};
 use tonic::{Code, Response, Status};
@@ -38,7 +39,49 @@ async fn theirs(world: &World) -> (String, Theirs) {
     world.delivered("/b", 1).await;
     let request = v1::ListEntriesRequest { member_id: member_id.clone(), ..Default::default() };
     let entries = api.ledger().list_entries(request).await.expect("the member exists").into_inner().entries;
+    loyalty(&api, &member_id, &campaign_id).await;
     (advertiser_id, Theirs { api, member_id, subscription_id, entry: entries[0].sequence, campaign_id })
+}
+
+/// A segment, a reward, a coupon book, a redemption and a hold, all of B alone.
+async fn loyalty(api: &Api, member_id: &str, campaign_id: &str) {
+    let segment = v1::Segment { segment_id: "b".into(), condition: "true".into(), ..Default::default() };
+    let request = v1::CreateSegmentRequest { segment: Some(segment), ..Default::default() };
+    api.campaigns().create_segment(request).await.expect("a segment");
+    let codes = v1::ListedCodes { codes: vec!["B-1".into(), "B-2".into()] };
+    let request = v1::CreateCouponBookRequest {
+        coupon_book: Some(v1::CouponBook { coupon_book_id: "b".into(), ..Default::default() }),
+        codes: Some(v1::CouponCodes { kind: Some(v1::coupon_codes::Kind::Listed(codes)) }),
+        ..Default::default()
+    };
+    api.rewards().create_coupon_book(request).await.expect("a coupon book");
+    let reward = v1::Reward {
+        reward_id: "b".into(),
+        campaign_id: CAMPAIGN.into(),
+        cost: Some(v1::Cost { kind: Some(v1::cost::Kind::Points(1)) }),
+        ..Default::default()
+    };
+    let request = v1::CreateRewardRequest { reward: Some(reward), ..Default::default() };
+    api.rewards().create_reward(request).await.expect("a reward");
+    let member_id = member_id.to_owned();
+    let request =
+        v1::StartRedemptionRequest { member_id: member_id.clone(), redemption_id: "b".into(), reward_id: "b".into() };
+    api.rewards().start_redemption(request).await.expect("a redemption");
+    api.ledger().place_hold(hold(&member_id)).await.expect("a hold");
+    let join = v1::JoinCampaignRequest { member_id, campaign_id: campaign_id.into() };
+    api.members().join_campaign(join).await.expect("a card");
+}
+
+fn hold(member_id: &str) -> v1::PlaceHoldRequest {
+    let soon = prost_types::Timestamp { seconds: unix_seconds() as i64 + 3_600, nanos: 0 };
+    v1::PlaceHoldRequest {
+        member_id: member_id.into(),
+        hold_id: "b".into(),
+        currency: Some(v1::Currency { kind: Some(v1::currency::Kind::PointsOfCampaignId(CAMPAIGN.into())) }),
+        amount: 1,
+        expires_at: Some(soon),
+        reason: String::new(),
+    }
 }
 
 /// What a call came to: nothing, or its refusal.
@@ -52,6 +95,8 @@ async fn what_is_anothers_is_not_found() {
     let (b, theirs) = theirs(&world).await;
     let all = [v1::Scope::Ingest, v1::Scope::Read, v1::Scope::Manage];
     let a = Api::new(&world.server.grpc_address(), None).bearer(&world.token(&world.advertiser_id, &all).await);
+    // A has something to give away, so that a transfer is refused for whom it is to.
+    world.article("a-0").await;
     let balances = theirs.api.balances(&theirs.member_id).await;
     let subscription = theirs.api.subscription(&theirs.subscription_id).await;
     let member = || theirs.member_id.clone();
@@ -89,9 +134,79 @@ async fn what_is_anothers_is_not_found() {
     let attempts = v1::ListAttemptsRequest { subscription_id: subscription_id(), sequence: theirs.entry };
     let retry = v1::RetryDeliveryRequest { subscription_id: subscription_id(), sequence: theirs.entry };
     let entries = v1::ListEntriesRequest { member_id: member(), ..Default::default() };
+    let erase = v1::EraseMemberRequest { member_id: member() };
     let block = v1::BlockMemberRequest { member_id: member(), reason: "x".into() };
     let resume = v1::ResumeSubscriptionRequest { subscription_id: subscription_id() };
     let delete = v1::DeleteSubscriptionRequest { subscription_id: subscription_id() };
+    let b_id = || "b".to_owned();
+    let merge = |member_id: &str, from: &str| v1::MergeMembersRequest {
+        member_id: member_id.into(),
+        from_member_id: from.into(),
+    };
+    let post = v1::PostHoldRequest { member_id: member(), hold_id: b_id(), ..Default::default() };
+    let post_own = v1::PostHoldRequest { member_id: world.member_id.clone(), ..post.clone() };
+    let void = v1::VoidHoldRequest { member_id: member(), hold_id: b_id(), ..Default::default() };
+    let transfer = |from: &str, to: &str| v1::TransferBalanceRequest {
+        member_id: from.into(),
+        to_member_id: to.into(),
+        currency: hold(from).currency,
+        amount: 1,
+        reason: "x".into(),
+        request_id: String::new(),
+    };
+    let reverse = |member_id: &str| v1::ReverseEntryRequest {
+        member_id: member_id.into(),
+        sequence: theirs.entry,
+        reason: "x".into(),
+    };
+    let segment = v1::Segment { segment_id: b_id(), condition: "true".into(), ..Default::default() };
+    let segment = v1::UpdateSegmentRequest { segment: Some(segment) };
+    let standings = v1::ListLeaderboardStandingsRequest {
+        campaign_id: theirs.campaign_id.clone(),
+        leaderboard_id: b_id(),
+        ..Default::default()
+    };
+    let reward = v1::Reward {
+        reward_id: b_id(),
+        campaign_id: CAMPAIGN.into(),
+        cost: Some(v1::Cost { kind: Some(v1::cost::Kind::Points(1)) }),
+        ..Default::default()
+    };
+    let reward = v1::UpdateRewardRequest { reward: Some(reward) };
+    let start = |member_id: &str| v1::StartRedemptionRequest {
+        member_id: member_id.into(),
+        redemption_id: "a".into(),
+        reward_id: b_id(),
+    };
+    let complete = v1::CompleteRedemptionRequest { redemption_id: b_id(), voucher_code: "X".into() };
+    let fail = v1::FailRedemptionRequest { redemption_id: b_id(), reason: "x".into() };
+    let refund = v1::RefundRedemptionRequest { redemption_id: b_id(), reason: "x".into() };
+    let confirm = v1::ConfirmObligationRequest { obligation_id: "ob-1-1".into(), reference: "x".into() };
+    let more = v1::coupon_codes::Kind::Listed(v1::ListedCodes { codes: vec!["A-1".into()] });
+    let add = v1::AddCouponsRequest {
+        coupon_book_id: b_id(),
+        codes: Some(v1::CouponCodes { kind: Some(more) }),
+        ..Default::default()
+    };
+    let assign = v1::AssignCouponRequest {
+        member_id: world.member_id.clone(),
+        coupon_book_id: b_id(),
+        usage_id: "a".into(),
+        ..Default::default()
+    };
+    let coupon = v1::GetCouponRequest { coupon_book_id: b_id(), code: "B-1".into() };
+    let use_ =
+        v1::UseCouponRequest { coupon_book_id: b_id(), code: "B-1".into(), usage_id: "a".into(), ..Default::default() };
+    let roll_back = v1::RollBackCouponRequest {
+        coupon_book_id: b_id(),
+        code: "B-1".into(),
+        reverted_usage_id: "a".into(),
+        ..Default::default()
+    };
+    let gift_card =
+        v1::GiftCard { gift_card_id: "a".into(), member_id: member(), code: "A-1".into(), ..Default::default() };
+    let gift_card = v1::SendGiftCardRequest { gift_card: Some(gift_card) };
+    let mut rewards = a.rewards();
     let (mut members, mut ledger, mut subscriptions) = (a.members(), a.ledger(), a.subscriptions());
     let (mut deliveries, mut campaigns) = (a.deliveries(), a.campaigns());
     for (what, refused) in [
@@ -99,9 +214,10 @@ async fn what_is_anothers_is_not_found() {
         ("look up", came_to(members.lookup_member(look_up).await)),
         ("update member", came_to(members.update_member(update).await)),
         ("block", came_to(members.block_member(block).await)),
+        ("erase", came_to(members.erase_member(erase).await)),
         ("unblock", came_to(members.unblock_member(v1::UnblockMemberRequest { member_id: member() }).await)),
         ("join", came_to(members.join_campaign(join).await)),
-        ("balances", came_to(ledger.get_balances(v1::GetBalancesRequest { member_id: member() }).await)),
+        ("balances", came_to(ledger.get_balances(v1::GetBalancesRequest { member_id: member(), at: None }).await)),
         ("entries", came_to(ledger.list_entries(entries).await)),
         ("adjust", came_to(ledger.adjust_balance(adjustment).await)),
         ("punchcards", came_to(ledger.list_punchcards(v1::ListPunchcardsRequest { member_id: member() }).await)),
@@ -146,6 +262,36 @@ async fn what_is_anothers_is_not_found() {
                     .await,
             ),
         ),
+        ("merge into", came_to(members.merge_members(merge(&theirs.member_id, &world.member_id)).await)),
+        ("merge from", came_to(members.merge_members(merge(&world.member_id, &theirs.member_id)).await)),
+        ("hold", came_to(ledger.place_hold(hold(&theirs.member_id)).await)),
+        ("holds", came_to(ledger.list_holds(v1::ListHoldsRequest { member_id: member() }).await)),
+        ("post", came_to(ledger.post_hold(post).await)),
+        ("void", came_to(ledger.void_hold(void).await)),
+        ("post as one's own", came_to(ledger.post_hold(post_own).await)),
+        ("transfer from", came_to(ledger.transfer_balance(transfer(&theirs.member_id, &world.member_id)).await)),
+        ("transfer to", came_to(ledger.transfer_balance(transfer(&world.member_id, &theirs.member_id)).await)),
+        ("reverse", came_to(ledger.reverse_entry(reverse(&theirs.member_id)).await)),
+        ("reverse as one's own", came_to(ledger.reverse_entry(reverse(&world.member_id)).await)),
+        ("get segment", came_to(campaigns.get_segment(v1::GetSegmentRequest { segment_id: b_id() }).await)),
+        ("update segment", came_to(campaigns.update_segment(segment).await)),
+        ("standings", came_to(campaigns.list_leaderboard_standings(standings).await)),
+        ("get reward", came_to(rewards.get_reward(v1::GetRewardRequest { reward_id: b_id() }).await)),
+        ("update reward", came_to(rewards.update_reward(reward).await)),
+        ("start", came_to(rewards.start_redemption(start(&world.member_id)).await)),
+        ("start for them", came_to(rewards.start_redemption(start(&theirs.member_id)).await)),
+        ("complete", came_to(rewards.complete_redemption(complete).await)),
+        ("fail", came_to(rewards.fail_redemption(fail).await)),
+        ("refund", came_to(rewards.refund_redemption(refund).await)),
+        ("get redemption", came_to(rewards.get_redemption(v1::GetRedemptionRequest { redemption_id: b_id() }).await)),
+        ("confirm", came_to(rewards.confirm_obligation(confirm).await)),
+        ("get book", came_to(rewards.get_coupon_book(v1::GetCouponBookRequest { coupon_book_id: b_id() }).await)),
+        ("add coupons", came_to(rewards.add_coupons(add).await)),
+        ("assign", came_to(rewards.assign_coupon(assign).await)),
+        ("get coupon", came_to(rewards.get_coupon(coupon).await)),
+        ("use", came_to(rewards.use_coupon(use_).await)),
+        ("roll back", came_to(rewards.roll_back_coupon(roll_back).await)),
+        ("gift card", came_to(rewards.send_gift_card(gift_card).await)),
         ("record", a.record(consumption("a-1", THEIR_PHONE, &[("article", 1)])).await.err()),
     ] {
         let refused = refused.unwrap_or_else(|| panic!("{what} reached another advertiser's data"));
@@ -158,6 +304,13 @@ async fn what_is_anothers_is_not_found() {
     assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "TENANT_MISMATCH"));
     let (events, _) = a.events_from(1, &["*"]).await;
     assert!(!events.is_empty() && events.iter().all(|event| event.member_id != theirs.member_id), "{events:?}");
+    let segments = a.campaigns().list_segments(v1::ListSegmentsRequest::default()).await.expect("one's own");
+    let listed_rewards = a.rewards().list_rewards(v1::ListRewardsRequest::default()).await.expect("one's own");
+    let books = a.rewards().list_coupon_books(v1::ListCouponBooksRequest::default()).await.expect("one's own");
+    let redemptions = a.rewards().list_redemptions(v1::ListRedemptionsRequest::default()).await.expect("one's own");
+    let (segments, listed_rewards) = (segments.into_inner().segments, listed_rewards.into_inner().rewards);
+    assert!(segments.is_empty() && listed_rewards.is_empty(), "{segments:?} {listed_rewards:?}");
+    assert!(books.into_inner().coupon_books.is_empty() && redemptions.into_inner().redemptions.is_empty());
     let listed = a.members().list_members(v1::ListMembersRequest::default()).await.expect("one's own").into_inner();
     assert_eq!(listed.members.iter().map(|m| &m.member_id).collect::<Vec<_>>(), [&world.member_id]);
 
@@ -192,7 +345,7 @@ async fn a_key_does_what_its_scopes_say() {
         let api = Api::new(&world.server.grpc_address(), None).bearer(&token);
         let one = consumption(scope.as_str_name(), punchline_tests::world::PHONE, &[("article", 1)]);
         let member_id = || world.member_id.clone();
-        let balances = v1::GetBalancesRequest { member_id: member_id() };
+        let balances = v1::GetBalancesRequest { member_id: member_id(), at: None };
         let refusals = [
             api.record(one).await.err(),
             came_to(api.ledger().get_balances(balances).await),

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use punchline_engine::event::EventType;
+use punchline_engine::loyalty::fact_type;
 use punchline_engine::time::UnixMillis;
+use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::message::{Message, Rendered};
@@ -15,6 +17,17 @@ use super::{Dialect, check, examples};
 
 const FACTS: &str = include_str!("../../dialects/facts.toml");
 const WEBHOOK_ID: &str = "msg_1042_01966cf23c4070008000000000000002";
+
+/// A table of the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    #[serde(default)]
+    description: String,
+    example: String,
+    #[serde(default)]
+    personal: Vec<String>,
+}
 
 /// A canonical type that others publish, or fields that they may add to one of the engine's.
 #[derive(Clone, Debug)]
@@ -25,22 +38,70 @@ struct Fact {
 
 struct Catalogue {
     common: Json,
+    personal: Vec<String>,
     facts: BTreeMap<String, Fact>,
 }
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
-    let mut tables: BTreeMap<String, BTreeMap<String, String>> =
-        toml::from_str(FACTS).expect("facts.toml: tables of strings, as the tests know");
-    let example = |table: &BTreeMap<String, String>| -> Json {
-        serde_json::from_str(&table["example"]).expect("facts.toml: examples are JSON, as the tests know")
+    let mut tables: BTreeMap<String, Table> =
+        toml::from_str(FACTS).expect("facts.toml: tables of three words, as the tests know");
+    let example = |table: &Table| -> Json {
+        serde_json::from_str(&table.example).expect("facts.toml: examples are JSON, as the tests know")
     };
-    let common = example(&tables.remove("common").expect("facts.toml: has [common], as the tests know"));
-    let fact = |(name, table): (String, BTreeMap<String, String>)| {
+    let common = tables.remove("common").expect("facts.toml: has [common], as the tests know");
+    let fact = |(name, table): (String, Table)| {
         let example = example(&table);
-        (name, Fact { description: table.get("description").cloned().unwrap_or_default(), example })
+        (name, Fact { description: table.description, example })
     };
-    Catalogue { common, facts: tables.into_iter().map(fact).collect() }
+    Catalogue { common: example(&common), personal: common.personal, facts: tables.into_iter().map(fact).collect() }
 });
+
+/// The types that others publish, in order, each with what it says. Not those that only the engine tells of,
+/// whatever upstream may add to them.
+pub fn publishable() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let others = CATALOGUE.facts.iter().filter(|(name, _)| !fact_type::is_own(name));
+    others.map(|(name, fact)| (name.as_str(), fact.description.as_str()))
+}
+
+/// Whether others publish this type.
+#[must_use]
+pub fn is_publishable(event_type: &str) -> bool {
+    CATALOGUE.facts.contains_key(event_type) && !fact_type::is_own(event_type)
+}
+
+/// A JSON Schema of what others may publish under this type: what it says about a field holds, or the field
+/// is null or absent. What is not known may be anything.
+#[must_use]
+pub fn publishable_schema(event_type: &str) -> Option<Json> {
+    let fact = CATALOGUE.facts.get(event_type).filter(|_| is_publishable(event_type))?;
+    let mut fields = CATALOGUE.common.clone();
+    merge(&mut fields, fact.example.clone());
+    let mut schema = json_schema_of(&fields);
+    let properties = schema["properties"].as_object_mut().expect("an example is an object, as the tests know");
+    properties.values_mut().for_each(or_null);
+    for name in &CATALOGUE.personal {
+        properties[name]["x-personal"] = true.into();
+    }
+    Some(schema)
+}
+
+/// Names of the fields that are personal in any fact.
+pub fn personal_fields() -> impl Iterator<Item = &'static str> {
+    CATALOGUE.personal.iter().map(String::as_str)
+}
+
+/// Lets a schema that was made of an example pass null as well, at every depth.
+fn or_null(schema: &mut Json) {
+    let Json::Object(schema) = schema else { return };
+    if let Some(Json::String(kind)) = schema.get("type") {
+        let either = json!([kind, "null"]);
+        schema.insert("type".into(), either);
+    }
+    schema.get_mut("items").into_iter().for_each(or_null);
+    if let Some(Json::Object(properties)) = schema.get_mut("properties") {
+        properties.values_mut().for_each(or_null);
+    }
+}
 
 /// Every canonical type that is told to subscribers, in order.
 #[must_use]

@@ -6,17 +6,21 @@
 //!
 //! - Examples are the same every time, and no sequence, member or subscription of theirs exists.
 
+mod plain;
+
 use punchline_engine::dispatch::{
     BreakerState, DeliveryJob, DeliveryProgress, EventSelection, JobKind, JobState, Subscription,
 };
 use punchline_engine::event::*;
 use punchline_engine::id::{AdvertiserId, CampaignId, Environment, MemberId, PunchcardId, RuleId, Sequence, Tenant};
-use punchline_engine::id::{CredentialId, SubscriptionId};
+use punchline_engine::id::{CredentialId, KeySlot, SubscriptionId};
 use punchline_engine::loyalty::campaign::{
     Campaign, Cap, DynamicEvent, EarningRule, Overflow, Punchcard, SkuSelector, StampReward, Validity,
 };
 use punchline_engine::loyalty::consumption::Line;
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
@@ -38,6 +42,7 @@ pub fn description(event_type: EventType) -> &'static str {
         T::CampaignUpdated => "A campaign was changed; what was earned stays as it was earned.",
         T::MemberCreated => "A person joined the programme.",
         T::MemberUpdated => "A member's identifiers or profile changed.",
+        T::MemberErased => "A member's personal fields were erased: drop yours of that id.",
         T::MemberBlocked => "A member earns nothing until unblocked.",
         T::MemberUnblocked => "A member earns again.",
         T::MemberJoinedCampaign => "A member got a card: takes part in a campaign.",
@@ -71,6 +76,8 @@ pub fn description(event_type: EventType) -> &'static str {
         T::DeliveryProgressed => "How far deliveries have come.",
         T::DeliveryDeadLettered => "The last attempt failed; the delivery is kept and can be redriven.",
         T::DeadLettersRedriven => "Dead letters were put back to be attempted again.",
+        T::FactTypeRegistered => "A type of facts was registered, or registered anew.",
+        other => plain::plain(other).expect("those that are packed stand above").0,
     }
 }
 
@@ -78,7 +85,16 @@ pub fn description(event_type: EventType) -> &'static str {
 #[must_use]
 pub fn recorded(event: &Event) -> Recorded<'_> {
     let tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
-    Recorded { sequence: SEQUENCE, cause: CAUSE, time: at("2025-04-25T12:34:01Z"), tenant, member: None, event }
+    Recorded {
+        sequence: SEQUENCE,
+        cause: CAUSE,
+        time: at("2025-04-25T12:34:01Z"),
+        tenant,
+        member: None,
+        key_slot: KeySlot::NONE,
+        quiet: false,
+        event,
+    }
 }
 
 /// An example of an event of this kind.
@@ -109,6 +125,7 @@ pub fn example(event_type: EventType) -> Event {
             changed: vec!["profile.locale".into()],
         }
         .into(),
+        T::MemberErased => MemberErased { member_id }.into(),
         T::MemberBlocked => MemberBlocked { member_id, reason: "suspected of fraud".into() }.into(),
         T::MemberUnblocked => MemberUnblocked { member_id }.into(),
         T::MemberJoinedCampaign => MemberJoinedCampaign { member_id, campaign_id }.into(),
@@ -153,6 +170,7 @@ pub fn example(event_type: EventType) -> Event {
             amount: Points(150),
             previous_balance: Points(1_200),
             new_balance: Points(1_350),
+            expires_at: None,
             origin: origin(),
         }
         .into(),
@@ -162,6 +180,7 @@ pub fn example(event_type: EventType) -> Event {
             amount: Points(150),
             previous_balance: Points(1_350),
             new_balance: Points(1_200),
+            hold_id: None,
             origin: Origin::Adjustment { reason: "credited twice by mistake".into() },
         }
         .into(),
@@ -170,6 +189,8 @@ pub fn example(event_type: EventType) -> Event {
             amount: Coins(3),
             previous_balance: Coins(12),
             new_balance: Coins(15),
+            expires_at: None,
+            hold_id: None,
             origin: origin(),
         }
         .into(),
@@ -253,6 +274,7 @@ pub fn example(event_type: EventType) -> Event {
             member_id: Some(member()),
             occurred_at: at("2025-04-25T12:33:58Z"),
             properties: Json(r#"{"platform":"apple"}"#.into()),
+            personal: Json::empty(),
         }
         .into(),
         T::SubscriptionSecretRotated => SubscriptionSecretRotated {
@@ -274,6 +296,20 @@ pub fn example(event_type: EventType) -> Event {
         .into(),
         T::DeadLettersRedriven => {
             DeadLettersRedriven { subscription_id: subscription_id(), sequences: vec![Sequence(987)] }.into()
+        }
+        T::FactTypeRegistered => FactTypeRegistered {
+            fact_type: FactType {
+                name: "fitting.booked".into(),
+                description: "A fitting was booked.".into(),
+                schema: r#"{"type":"object","properties":{"shop":{"type":"string"}}}"#.into(),
+                version: 1,
+            },
+        }
+        .into(),
+        other => {
+            let (_, fields) = plain::plain(other).expect("those that are packed stand above");
+            let event = Event::from_plain(other.as_str(), &fields).expect("those that are packed stand above");
+            event.expect("the fields are those of the event, as the tests know")
         }
     }
 }
@@ -303,7 +339,13 @@ fn rule_id() -> RuleId {
 }
 
 fn origin() -> Origin {
-    Origin::Consumption { consumption_id: CONSUMPTION.into(), line: 0, sku: SKU.into(), rule_id: rule_id() }
+    Origin::Consumption {
+        consumption_id: CONSUMPTION.into(),
+        line: 0,
+        sku: SKU.into(),
+        rule_id: rule_id(),
+        multipliers: Vec::new(),
+    }
 }
 
 fn identifiers() -> Vec<Identifier> {
@@ -348,6 +390,9 @@ fn campaign(version: u64) -> Campaign {
             stamps: Some(StampReward { punchcard_id: punchcard_id(), per_unit: 1 }),
             caps: vec![Cap { period: Period::Day, units_max: 3 }],
             validity: Validity::default(),
+            condition: None,
+            coupon_book: None,
+            external: None,
         }],
         punchcards: vec![Punchcard {
             id: punchcard_id(),
@@ -358,6 +403,7 @@ fn campaign(version: u64) -> Campaign {
             repeatable: true,
         }],
         dynamic_events: vec![DynamicEvent { sku: SKU.into(), name: "Product review".into() }],
+        programme: Programme::default(),
         version,
     }
 }

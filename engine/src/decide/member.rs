@@ -6,9 +6,11 @@
 //!   empty, since its sender knows a part of the member only.
 //! - Applied twice it changes nothing the second time.
 
-use super::{Decision, WorkingSet, check_identifiers, check_joinable, one, resolve, text};
-use crate::event::{Event, MemberCreated, MemberJoinedCampaign, MemberUpdated};
-use crate::id::{CampaignId, MemberId};
+use super::draft::Draft;
+use super::{Decision, WorkingSet, check_identifiers, check_joinable, follow, resolve, text};
+use crate::event::{Event, MemberChannelSet, MemberCreated, MemberJoinedCampaign, MemberUpdated, Recorded};
+use crate::id::{CampaignId, KeySlot, MemberId};
+use crate::loyalty::fact::Fact;
 use crate::loyalty::member::{ATTRIBUTES_MAX, Identifier, MEMBER_IDENTIFIERS_MAX, Member, Profile};
 use crate::loyalty::tenant::TenantConfig;
 use crate::rejection::{InvalidField, Rejection};
@@ -22,7 +24,7 @@ pub(super) fn register(
     profile: &Profile,
     registration_source: &str,
     join: &[CampaignId],
-) -> Result<Vec<Event>, Rejection> {
+) -> Result<Decision, Rejection> {
     check_identifiers(set, identifiers, member_id)?;
     profile.validate()?;
     text("registration_source", registration_source, 200)?;
@@ -32,16 +34,23 @@ pub(super) fn register(
         profile: profile.clone(),
         registration_source: registration_source.into(),
     };
-    let mut events = vec![created.into()];
+    let created = Event::from(created);
+    let tenant = set.tenant;
+    let (sequence, time) = (set.next, set.now);
+    let (member, key_slot, quiet, event) = (Some(member_id), KeySlot::NONE, false, &created);
+    let recorded = Recorded { sequence, cause: sequence, time, tenant, member, key_slot, quiet, event };
+    let member = Member::created_by(&recorded).expect("the event creates a member");
+    let mut draft = Draft::new(set, config, &member);
+    draft.events.push(created);
     for (i, campaign_id) in join.iter().enumerate() {
         check_joinable(config, campaign_id, set.now, i)?;
         if join[..i].contains(campaign_id) {
             let field = format!("join_campaign_ids[{i}]");
             return Err(InvalidField::new(field, campaign_id.as_str(), "stands twice").into());
         }
-        events.push(MemberJoinedCampaign { member_id, campaign_id: campaign_id.clone() }.into());
+        draft.push(MemberJoinedCampaign { member_id, campaign_id: campaign_id.clone() })?;
     }
-    Ok(events)
+    follow::up(draft)
 }
 
 /// Registers or updates the member that `identifiers` name.
@@ -56,7 +65,7 @@ pub(super) fn identify(
     let conflict = |(first, second)| Rejection::IdentifiersConflict { first, second };
     let Some(known) = resolve(identifiers, set.owners).map_err(conflict)? else {
         let profile = lay(profile, &Profile::default());
-        return register(set, config, new_id, identifiers, &profile, registration_source, &[]).map(Decision::Events);
+        return register(set, config, new_id, identifiers, &profile, registration_source, &[]);
     };
     let member = set.member.ok_or(Rejection::MemberNotFound(known))?;
     let mut all = member.identifiers.clone();
@@ -67,7 +76,7 @@ pub(super) fn identify(
     }
     let profile = lay(profile, &member.profile);
     profile.validate()?;
-    Ok(updated(member, &all, &profile))
+    updated(set, config, member, &all, &profile)
 }
 
 /// Whether a member that was written as `known` and `profile` says all that an identification gives.
@@ -77,7 +86,7 @@ pub(super) fn says(known: &[Identifier], profile: &Profile, identifiers: &[Ident
 
 /// `given` over `known`: what is empty in it stays as it was, attributes are laid over one by one, new ones
 /// as long as there is room.
-fn lay(given: &Profile, known: &Profile) -> Profile {
+pub(super) fn lay(given: &Profile, known: &Profile) -> Profile {
     let mut laid = known.clone();
     for (given, laid) in [
         (&given.first_name, &mut laid.first_name),
@@ -98,8 +107,34 @@ fn lay(given: &Profile, known: &Profile) -> Profile {
     laid
 }
 
+/// The fact by which an upstream system tells what a member wants to hear from.
+pub(super) const CHANNEL_CHANGED: &str = "member.channel_subscription_changed";
+
+/// Most channels of a member.
+const CHANNELS_MAX: usize = 50;
+
+/// What a fact says of a channel: bookkeeping of the member.
+pub(super) fn channel(member: &Member, fact: &Fact) -> Result<Option<Event>, Rejection> {
+    let properties: serde_json::Value = serde_json::from_str(&fact.properties.0).unwrap_or_default();
+    let (Some(channel), Some(subscribed)) = (properties["channel"].as_str(), properties["subscribed"].as_bool()) else {
+        return Ok(None);
+    };
+    text("properties.channel", channel, 64)?;
+    if member.channels.len() >= CHANNELS_MAX && !member.channels.contains_key(channel) {
+        return Err(Rejection::LimitReached { what: "channels of this member", max: CHANNELS_MAX });
+    }
+    let channel = channel.to_owned();
+    Ok(Some(MemberChannelSet { member_id: member.id, channel, subscribed }.into()))
+}
+
 /// The event that makes `member` have these, if it has not.
-pub(super) fn updated(member: &Member, identifiers: &[Identifier], profile: &Profile) -> Decision {
+pub(super) fn updated(
+    set: &WorkingSet<'_>,
+    config: &TenantConfig,
+    member: &Member,
+    identifiers: &[Identifier],
+    profile: &Profile,
+) -> Result<Decision, Rejection> {
     let old = &member.profile;
     let changed: Vec<String> = [
         ("identifiers", identifiers != member.identifiers),
@@ -115,8 +150,10 @@ pub(super) fn updated(member: &Member, identifiers: &[Identifier], profile: &Pro
     .map(|(path, _)| path.into())
     .collect();
     if changed.is_empty() {
-        return Decision::Already(member.as_of);
+        return Ok(Decision::Already(member.as_of));
     }
     let (identifiers, profile) = (identifiers.to_vec(), profile.clone());
-    one(MemberUpdated { member_id: member.id, identifiers, profile, changed }.into())
+    let mut draft = Draft::new(set, config, member);
+    draft.push(MemberUpdated { member_id: member.id, identifiers, profile, changed })?;
+    follow::up(draft)
 }

@@ -14,4 +14,6 @@ pub use breaker::{Breaker, BreakerPolicy, BreakerState};
 pub use job::{DeliveryJob, JobKind, JobState, PutBack};
 pub use progress::{AttemptLog, DeliveryProgress, DeliveryRow, DeliveryState, RowState};
 pub use schedule::RetrySchedule;
-pub use subscription::{Auth, DialectChoice, EventSelection, OnDeadLetter, Ordering, Subscription, SubscriptionState};
+pub use subscription::{
+    Auth, DialectChoice, EventSelection, OnDeadLetter, Ordering, Subscription, SubscriptionState, TypeMask,
+};

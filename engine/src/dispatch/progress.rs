@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use crate::dispatch::job::JOBS_ENDED_MAX;
 use crate::dispatch::{BreakerState, DeliveryJob, JobState};
-use crate::id::{JobId, MemberId, Sequence};
+use crate::id::{JobId, KeySlot, MemberId, Sequence};
 use crate::time::UnixMillis;
 
 /// Most finished rows kept for `ListAttempts`, a subscription.
@@ -84,8 +84,10 @@ pub struct AttemptLog {
     pub status: Option<u16>,
     /// What went wrong, as `timeout`; empty if nothing did.
     pub error: String,
-    /// The beginning of the answer's body.
+    /// The beginning of the answer's body; sealed under the key in `key_slot` if there is one.
     pub response: Vec<u8>,
+    /// Under which key `response` is sealed: that of the member that the event is about.
+    pub key_slot: KeySlot,
 }
 
 /// The fold of one subscription's reports, less the rows, which are kept by position.

@@ -29,7 +29,7 @@ pub const TIMEOUT_MS_DEFAULT: u64 = 15_000;
 /// Attempts under way at once, where nothing is said.
 pub const IN_FLIGHT_DEFAULT: u32 = 64;
 /// Longest filter, in bytes.
-pub const FILTER_LEN_MAX: usize = 2_000;
+pub const FILTER_LEN_MAX: usize = crate::expression::EXPRESSION_LEN_MAX;
 
 /// A standing order for events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -210,7 +210,7 @@ pub enum SubscriptionState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventSelection {
     patterns: Vec<String>,
-    mask: u64,
+    mask: TypeMask,
 }
 
 impl EventSelection {
@@ -263,7 +263,7 @@ impl EventSelection {
     }
 
     /// One bit for each type that is selected, to be tested against others' [`bit`]s at once.
-    pub fn mask(&self) -> u64 {
+    pub fn mask(&self) -> TypeMask {
         self.mask
     }
 }
@@ -274,9 +274,12 @@ impl Serialize for EventSelection {
     }
 }
 
+/// One bit for each type of event.
+pub type TypeMask = u128;
+
 /// The bit of a type in a mask.
-pub fn bit(event_type: EventType) -> u64 {
-    const { assert!(EventType::ALL.len() <= 64) };
+pub fn bit(event_type: EventType) -> TypeMask {
+    const { assert!(EventType::ALL.len() <= TypeMask::BITS as usize) };
     1 << event_type as u8
 }
 

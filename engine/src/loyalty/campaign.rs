@@ -11,10 +11,12 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::id::{CampaignId, PunchcardId, RuleId};
-use crate::quantity::{Coins, Points};
+use crate::expression::{Expression, RULE_NAMES};
+use crate::id::{CampaignId, CouponBookId, PunchcardId, RewardId, RuleId};
+use crate::loyalty::programme::Programme;
+use crate::quantity::{Coins, Points, Quantity};
 use crate::rejection::InvalidField;
 use crate::time::{Period, UnixMillis};
 
@@ -30,6 +32,9 @@ pub const SKUS_MAX: usize = 1_000;
 pub const SKU_LEN_MAX: usize = 128;
 /// Most points or coins that one unit earns: 10 000 units of 100 lines stay below 10^12.
 pub const REWARD_MAX: i64 = 1_000_000;
+/// Most points that a rule may make of one line, all multipliers counted: as many as a record holds stay below
+/// what a balance can hold.
+pub const LINE_POINTS_MAX: i64 = 10_000_000_000_000;
 /// Most stamps that one unit earns.
 pub const STAMPS_PER_UNIT_MAX: u32 = 100;
 /// Longest row of a punchcard.
@@ -50,12 +55,16 @@ pub struct Campaign {
     pub punchcards: Vec<Punchcard>,
     /// Action types represented by a SKU, for people; rules say what they earn.
     pub dynamic_events: Vec<DynamicEvent>,
+    /// What it does beyond its rules.
+    #[serde(flatten)]
+    pub programme: Programme,
     /// Counts changes, from 1; the etag.
     pub version: u64,
 }
 
 /// From the first instant up to, not including, the second; open where absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Validity {
     /// First instant.
     pub starts_at: Option<UnixMillis>,
@@ -87,6 +96,26 @@ pub struct EarningRule {
     pub caps: Vec<Cap>,
     /// When it is valid, within the campaign's own validity.
     pub validity: Validity,
+    /// What must hold besides, over `line`, `consumption`, `member`, `card`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Expression>,
+    /// One coupon of this book for each line that matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coupon_book: Option<CouponBookId>,
+    /// What the subscriber is to pay out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalReward>,
+}
+
+/// A reward whose payout is not ours: an obligation of the subscriber.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalReward {
+    /// What it is called there.
+    pub reward_id: RewardId,
+    /// For people.
+    pub reward_name: String,
+    /// How much of it a unit gives; at least 1.
+    pub amount: i64,
 }
 
 /// Stamps for a unit.
@@ -223,6 +252,21 @@ impl Campaign {
                 return bad(format!("dynamic_events[{i}].sku"), dynamic.sku.clone(), "stands twice");
             }
         }
+        self.programme.validate(|id| self.rules.iter().any(|rule| rule.id == *id))?;
+        self.check_multiplied()
+    }
+
+    /// Multipliers may all hold at once.
+    fn check_multiplied(&self) -> Result<(), InvalidField> {
+        let percents: Vec<u32> = self.programme.multipliers.iter().map(|multiplier| multiplier.percent).collect();
+        for rule in &self.rules {
+            let line = rule.points.checked_mul(u64::from(Quantity::MAX));
+            let most = line.and_then(|line| self.programme.stacking.apply(line.0, &percents));
+            if most.is_none_or(|most| most > LINE_POINTS_MAX) {
+                let why = format!("would make more than {LINE_POINTS_MAX} points of one line by rule {}", rule.id);
+                return Err(InvalidField::new("multipliers", format!("{percents:?}"), why));
+            }
+        }
         Ok(())
     }
 
@@ -263,6 +307,15 @@ impl Campaign {
                 return bad(&format!("caps[{i}].period"), period, "has a cap already");
             }
         }
+        if let Some(condition) = &rule.condition {
+            Expression::parse(&format!("{at}.condition"), condition.as_str(), RULE_NAMES)?;
+        }
+        if let Some(external) = &rule.external {
+            super::programme::check_name(&format!("{at}.external.reward_name"), &external.reward_name)?;
+            if !(1..=REWARD_MAX).contains(&external.amount) {
+                return bad("external.amount", external.amount.to_string(), "must be from 1 to 1000000");
+            }
+        }
         check_validity(&format!("{at}.validity"), &rule.validity)
     }
 }
@@ -274,7 +327,7 @@ fn check_sku(field: &str, sku: &str) -> Result<(), InvalidField> {
     Ok(())
 }
 
-fn check_validity(field: &str, validity: &Validity) -> Result<(), InvalidField> {
+pub(crate) fn check_validity(field: &str, validity: &Validity) -> Result<(), InvalidField> {
     match (validity.starts_at, validity.ends_at) {
         (Some(from), Some(until)) if until <= from => {
             let field = format!("{field}.ends_at");

@@ -11,7 +11,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::event::{Event, Origin};
+use crate::event::Event;
 use crate::id::{CampaignId, MemberId, PunchcardId, RuleId, Sequence};
 use crate::loyalty::campaign::SKU_LEN_MAX;
 use crate::loyalty::member::Identifier;
@@ -151,11 +151,12 @@ impl RawLine {
 
 impl Consumption {
     /// Digest of the identifiers, whatever their order: the consumption's event must not hold them,
-    /// since personal fields live in member records only.
-    pub fn identifiers_digest(&self) -> u64 {
+    /// since personal fields live in member records only. Nobody can look for them without `key`, which
+    /// stands in front: that it could be gone on from is prevented by keeping a quarter of it.
+    pub fn identifiers_digest(&self, key: &[u8]) -> u64 {
         let mut sorted: Vec<_> = self.identifiers.iter().collect();
         sorted.sort();
-        let mut digest = Sha256::new();
+        let mut digest = Sha256::new_with_prefix(key);
         for identifier in sorted {
             digest.update([identifier.kind as u8, identifier.value.len() as u8]);
             digest.update(identifier.value.as_bytes());
@@ -267,24 +268,20 @@ fn set<K: PartialEq, V>(entries: &mut Vec<(K, V)>, key: K, value: V) {
 }
 
 /// Compares a repeat with the consumption that used its id first: the field that differs, if any.
-pub(crate) fn difference(first: &crate::event::ConsumptionRecorded, again: &Consumption) -> Option<&'static str> {
+pub(crate) fn difference(
+    first: &crate::event::ConsumptionRecorded,
+    again: &Consumption,
+    digest_key: &[u8],
+) -> Option<&'static str> {
+    // The first versions had no key.
+    let digests = [digest_key, &[]].map(|key| again.identifiers_digest(key));
     if first.consumed_at != again.consumed_at {
         Some("consumptionDate")
-    } else if first.identifiers_digest != again.identifiers_digest() {
+    } else if !digests.contains(&first.identifiers_digest) {
         Some("identifiers")
     } else if first.lines != again.lines {
         Some("consumptionLines")
     } else {
         None
-    }
-}
-
-/// The origin of what a line of this consumption earned.
-pub(crate) fn origin(consumption: &Consumption, line: u32, rule_id: &RuleId) -> Origin {
-    Origin::Consumption {
-        consumption_id: consumption.consumption_id.clone(),
-        line,
-        sku: consumption.lines[line as usize].sku.clone(),
-        rule_id: rule_id.clone(),
     }
 }

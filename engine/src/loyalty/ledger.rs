@@ -12,14 +12,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Origin, Recorded};
-use crate::id::{CampaignId, MemberId, Sequence};
+use crate::event::{Event, Origin, Recorded, RedemptionFailed, RedemptionRefunded};
+use crate::id::{CampaignId, CouponBookId, MemberId, RewardId, Sequence};
+use crate::loyalty::job::{Job, Run};
 use crate::time::UnixMillis;
 
 /// What is counted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Currency {
     /// A campaign's points.
@@ -93,8 +94,38 @@ pub struct House {
     pub members: u64,
     /// Consumptions taken in.
     pub consumptions: u64,
+    /// How often a reward was given: what its stock is counted by.
+    pub redeemed: BTreeMap<RewardId, u64>,
+    /// Codes of the coupon books.
+    pub books: BTreeMap<CouponBookId, BookState>,
+    /// The last completed run of each job.
+    pub jobs: BTreeMap<Job, JobRun>,
     /// Position of the last event applied.
     pub as_of: Sequence,
+}
+
+/// How far a coupon book is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BookState {
+    /// Codes in it.
+    pub codes: u64,
+    /// Codes given to members.
+    pub assigned: u64,
+    /// No code before this place is free.
+    pub next_place: u64,
+    /// Uses, those rolled back left out.
+    pub used: u64,
+}
+
+/// A completed run of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRun {
+    /// Which.
+    pub run: Run,
+    /// When it ended.
+    pub completed_at: UnixMillis,
+    /// Members it concerned.
+    pub concerned: u64,
 }
 
 /// Two sums that are each other's opposite, kept apart so that a difference can be seen.
@@ -113,16 +144,6 @@ impl House {
             return;
         }
         let (currency, amount, difference) = match recorded.event {
-            Event::MemberCreated(_) => {
-                self.members += 1;
-                self.as_of = recorded.sequence;
-                return;
-            }
-            Event::ConsumptionRecorded(_) => {
-                self.consumptions += 1;
-                self.as_of = recorded.sequence;
-                return;
-            }
             Event::PointsCredited(e) => {
                 let difference = e.new_balance.0 - e.previous_balance.0;
                 (Currency::Points(e.campaign_id.clone()), e.amount.0, difference)
@@ -132,12 +153,60 @@ impl House {
                 (Currency::Points(e.campaign_id.clone()), -e.amount.0, difference)
             }
             Event::CoinsChanged(e) => (Currency::Coins, e.amount.0, e.new_balance.0 - e.previous_balance.0),
-            _ => return,
+            event => {
+                if self.count(event, recorded.time) {
+                    self.as_of = recorded.sequence;
+                }
+                return;
+            }
         };
         self.as_of = recorded.sequence;
         let account = self.accounts.entry(currency).or_default();
         account.house -= amount;
         account.members += difference;
+    }
+
+    /// What is no entry; whether it changed anything.
+    fn count(&mut self, event: &Event, at: UnixMillis) -> bool {
+        match event {
+            Event::MemberCreated(_) => self.members += 1,
+            Event::ConsumptionRecorded(_) => self.consumptions += 1,
+            Event::RedemptionStarted(e) => *self.redeemed.entry(e.reward_id.clone()).or_default() += 1,
+            Event::RedemptionFailed(RedemptionFailed { reward_id, .. })
+            | Event::RedemptionRefunded(RedemptionRefunded { reward_id, .. }) => {
+                let given = self.redeemed.entry(reward_id.clone()).or_default();
+                *given = given.saturating_sub(1);
+            }
+            Event::CouponsAdded(e) => self.book(&e.coupon_book_id).codes += e.codes.len() as u64,
+            Event::CouponAssigned(e) => {
+                let place: Option<u64> = e.coupon_id.rsplit_once('/').and_then(|(_, place)| place.parse().ok());
+                let book = self.book(&e.coupon_book.coupon_book_id);
+                book.assigned += 1;
+                // The next free one was taken: those before it are not free.
+                if let Some(place) = place.filter(|_| !e.chosen) {
+                    book.next_place = book.next_place.max(place + 1);
+                }
+            }
+            Event::CouponUsed(e) => self.book(&e.coupon_book.coupon_book_id).used += 1,
+            Event::RedemptionRolledBack(e) => {
+                let place: Option<u64> = e.coupon_id.rsplit_once('/').and_then(|(_, place)| place.parse().ok());
+                let book = self.book(&e.coupon_book_id);
+                book.used = book.used.saturating_sub(1);
+                // It was used by nobody in particular: it may be free again.
+                if let Some(place) = place.filter(|_| e.member_id.is_none()) {
+                    book.next_place = book.next_place.min(place);
+                }
+            }
+            Event::JobCompleted(e) => {
+                self.jobs.insert(e.job, JobRun { run: e.run, completed_at: at, concerned: e.concerned });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn book(&mut self, id: &CouponBookId) -> &mut BookState {
+        self.books.entry(id.clone()).or_default()
     }
 
     /// The sum over all accounts of all currencies: 0, or something is wrong.

@@ -4,19 +4,25 @@
 //!
 //! - Balances here are the sum of the ledger's entries: [`Member::apply`] asserts that each entry
 //!   continues the one before.
-//! - Personal data lives here and in `member.*` events, nowhere else.
+//! - Personal data lives here and in `member.*` events, nowhere else. A member that is erased has none.
 //!
 //! # What is absent on purpose
 //!
 //! - Ledger entries themselves: a member lists the positions of its entries, the journal has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Recorded, RowState};
-use crate::id::{CampaignId, MemberId, PunchcardId, RuleId, Sequence, Tenant};
-use crate::quantity::{Coins, Points, Stamps};
+use crate::event::{Event, Origin, Recorded, RowState};
+use crate::id::{
+    CampaignId, KeySlot, LeaderboardId, MemberId, PunchcardId, RewardId, RuleId, SegmentId, Sequence, Tenant, TierId,
+};
+use crate::loyalty::account::Account;
+use crate::loyalty::ledger::Currency;
+use crate::loyalty::programme::TIER_MONTHS_MAX;
+use crate::loyalty::reward;
+use crate::quantity::Stamps;
 use crate::rejection::InvalidField;
 use crate::time::{Period, UnixMillis};
 
@@ -167,12 +173,26 @@ pub struct Member {
     pub identifiers: Vec<Identifier>,
     /// What is known about the person.
     pub profile: Profile,
+    /// Under which key both are sealed; none where an earlier version wrote them.
+    pub key_slot: KeySlot,
+    /// When both were erased, if they were.
+    pub erased_at: Option<UnixMillis>,
     /// Why the member is blocked, if so.
     pub blocked: Option<String>,
     /// Coins, over all campaigns.
-    pub coins: Coins,
+    pub coins: Account,
     /// One for each campaign joined, in order of joining.
     pub cards: Vec<Card>,
+    /// Segments that the member belongs to.
+    pub segments: BTreeSet<SegmentId>,
+    /// What the member wants to hear from, and what not.
+    pub channels: BTreeMap<String, bool>,
+    /// Rewards asked for or told to be within reach.
+    pub rewards: BTreeMap<RewardId, RewardUse>,
+    /// Who brought the member to which campaign.
+    pub referrals: Vec<Referred>,
+    /// Who the member is now, if merged into another.
+    pub merged_into: Option<MemberId>,
     /// Registered.
     pub created_at: UnixMillis,
     /// Last changed.
@@ -192,14 +212,54 @@ pub struct Card {
     pub campaign_id: CampaignId,
     /// Since when.
     pub joined_at: UnixMillis,
-    /// Balance.
-    pub points: Points,
+    /// Points.
+    pub points: Account,
+    /// The tier, if it has one.
+    pub tier: Option<TierId>,
+    /// Points earned, by calendar month, ascending; older months are added up in the first.
+    pub earned: Vec<(i32, i64)>,
+    /// Points of the newest rounds of leaderboards: two of each.
+    pub scores: Vec<Score>,
     /// Consumptions that a rule of this campaign matched.
     pub consumptions: u64,
     /// Punchcards with any stamps so far.
     pub punchcards: Vec<PunchcardProgress>,
     /// Units counted against caps.
     pub cap_uses: Vec<CapUse>,
+}
+
+/// What a member did with a reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RewardUse {
+    /// How often it was had, refunded ones left out.
+    pub redeemed: u32,
+    /// When it was last told to be within reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<UnixMillis>,
+}
+
+/// Who brought a member to a campaign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Referred {
+    /// To which.
+    pub campaign_id: CampaignId,
+    /// Who.
+    pub advocate_id: MemberId,
+    /// By which code; empty if unknown.
+    pub code: String,
+    /// Whether it was rewarded.
+    pub succeeded: bool,
+}
+
+/// Points in one round of a leaderboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Score {
+    /// Which.
+    pub leaderboard_id: LeaderboardId,
+    /// The number of the round.
+    pub round: i32,
+    /// How many.
+    pub points: i64,
 }
 
 /// How far one punchcard has come.
@@ -255,6 +315,46 @@ impl Card {
         }
     }
 
+    /// Points earned in the last `months` calendar months up to the one that holds `at`; ever where 0.
+    pub fn earned_in(&self, months: u32, at: UnixMillis) -> i64 {
+        let now = Period::Month.number(at);
+        let inside = |month: i32| months == 0 || month > now - months as i32;
+        let inside = self.earned.iter().filter(|(month, _)| inside(*month));
+        inside.fold(0, |sum, (_, points)| sum.saturating_add(*points))
+    }
+
+    /// Points of a round.
+    pub fn score(&self, board: &LeaderboardId, round: i32) -> i64 {
+        let of_round = self.scores.iter().find(|s| s.leaderboard_id == *board && s.round == round);
+        of_round.map_or(0, |s| s.points)
+    }
+
+    fn earn(&mut self, points: i64, at: UnixMillis) {
+        let month = Period::Month.number(at);
+        match self.earned.last_mut().filter(|(last, _)| *last >= month) {
+            // What was spent can be earned again, without end: this is no balance.
+            Some((_, earned)) => *earned = earned.saturating_add(points),
+            None => self.earned.push((month, points)),
+        }
+        if self.earned.len() > TIER_MONTHS_MAX as usize + 1 {
+            let (_, oldest) = self.earned.remove(0);
+            self.earned[0].1 = self.earned[0].1.saturating_add(oldest);
+        }
+    }
+
+    fn count_score(&mut self, board: &LeaderboardId, round: i32, points: i64) {
+        if let Some(score) = self.scores.iter_mut().find(|s| s.leaderboard_id == *board && s.round == round) {
+            score.points = score.points.saturating_add(points);
+            return;
+        }
+        let of_board = || self.scores.iter().enumerate().filter(|(_, s)| s.leaderboard_id == *board);
+        if of_board().count() >= 2 {
+            let oldest = of_board().min_by_key(|(_, s)| s.round).map(|(i, _)| i).expect("there are two");
+            self.scores.remove(oldest);
+        }
+        self.scores.push(Score { leaderboard_id: board.clone(), round, points });
+    }
+
     fn use_cap(&mut self, rule_id: &RuleId, period: Period, number: i32, units: u64) {
         let same = |u: &CapUse| &u.rule_id == rule_id && u.period == period;
         if let Some(used) = self.cap_uses.iter_mut().find(|u| same(u) && u.number == number) {
@@ -281,9 +381,16 @@ impl Member {
             tenant: recorded.tenant,
             identifiers: event.identifiers.clone(),
             profile: event.profile.clone(),
+            key_slot: recorded.key_slot,
+            erased_at: None,
             blocked: None,
-            coins: Coins::ZERO,
+            coins: Account::default(),
             cards: Vec::new(),
+            segments: BTreeSet::new(),
+            channels: BTreeMap::new(),
+            rewards: BTreeMap::new(),
+            referrals: Vec::new(),
+            merged_into: None,
             created_at: recorded.time,
             updated_at: recorded.time,
             entries: 0,
@@ -295,6 +402,32 @@ impl Member {
     /// The card of a campaign.
     pub fn card(&self, campaign: &CampaignId) -> Option<&Card> {
         self.cards.iter().find(|c| &c.campaign_id == campaign)
+    }
+
+    /// Whether there is nobody any more whom anything could happen to.
+    pub fn is_gone(&self) -> bool {
+        self.merged_into.is_some() || self.erased_at.is_some()
+    }
+
+    /// All accounts, with the campaigns of those that are points.
+    pub fn accounts(&self) -> impl Iterator<Item = (Option<&CampaignId>, &Account)> {
+        let points = self.cards.iter().map(|card| (Some(&card.campaign_id), &card.points));
+        points.chain([(None, &self.coins)])
+    }
+
+    /// The account of a currency; `None` without a card.
+    pub fn account(&self, currency: &Currency) -> Option<&Account> {
+        match currency {
+            Currency::Points(campaign) => self.card(campaign).map(|card| &card.points),
+            Currency::Coins => Some(&self.coins),
+        }
+    }
+
+    fn account_mut(&mut self, currency: &Currency) -> &mut Account {
+        match currency {
+            Currency::Points(campaign) => &mut self.card_mut(campaign).points,
+            Currency::Coins => &mut self.coins,
+        }
     }
 
     fn card_mut(&mut self, campaign: &CampaignId) -> &mut Card {
@@ -313,6 +446,7 @@ impl Member {
         }
         self.as_of = recorded.sequence;
         self.updated_at = recorded.time;
+        self.key_slot = self.key_slot.max(recorded.key_slot);
         match recorded.event {
             Event::MemberUpdated(e) => {
                 self.identifiers.clone_from(&e.identifiers);
@@ -320,10 +454,19 @@ impl Member {
             }
             Event::MemberBlocked(e) => self.blocked = Some(e.reason.clone()),
             Event::MemberUnblocked(_) => self.blocked = None,
+            Event::MemberErased(_) => {
+                (self.identifiers, self.profile, self.blocked) = (Vec::new(), Profile::default(), None);
+                self.erased_at = Some(recorded.time);
+                self.channels.clear();
+                self.segments.clear();
+            }
             Event::MemberJoinedCampaign(e) => self.cards.push(Card {
                 campaign_id: e.campaign_id.clone(),
                 joined_at: recorded.time,
-                points: Points::ZERO,
+                points: Account::default(),
+                tier: None,
+                earned: Vec::new(),
+                scores: Vec::new(),
                 consumptions: 0,
                 punchcards: Vec::new(),
                 cap_uses: Vec::new(),
@@ -336,15 +479,77 @@ impl Member {
                 }
             }
             Event::PointsCredited(e) => {
-                self.move_points(recorded.sequence, &e.campaign_id, e.previous_balance, e.new_balance)
+                let card = self.card_mut(&e.campaign_id);
+                assert_eq!(card.points.balance, e.previous_balance.0, "points at {}", recorded.sequence);
+                card.points.credit(e.amount.0, e.expires_at);
+                if e.origin.is_earned() {
+                    card.earn(e.amount.0, recorded.time);
+                }
+                self.entered(recorded.sequence);
             }
             Event::PointsDebited(e) => {
-                self.move_points(recorded.sequence, &e.campaign_id, e.previous_balance, e.new_balance)
+                let card = self.card_mut(&e.campaign_id);
+                assert_eq!(card.points.balance, e.previous_balance.0, "points at {}", recorded.sequence);
+                card.points.debit(e.amount.0, e.hold_id.as_deref());
+                if matches!(e.origin, Origin::Reversal { earned: true, .. }) {
+                    card.earn(-e.amount.0, recorded.time);
+                }
+                self.entered(recorded.sequence);
             }
             Event::CoinsChanged(e) => {
-                assert_eq!(self.coins, e.previous_balance, "coins of {} at {}", self.id, recorded.sequence);
-                self.coins = e.new_balance;
+                assert_eq!(self.coins.balance, e.previous_balance.0, "coins of {} at {}", self.id, recorded.sequence);
+                match e.amount.0 {
+                    amount if amount > 0 => self.coins.credit(amount, e.expires_at),
+                    amount => self.coins.debit(-amount, e.hold_id.as_deref()),
+                }
                 self.entered(recorded.sequence);
+            }
+            Event::HoldPlaced(e) => self.account_mut(&e.currency).place(&e.hold_id, e.amount, e.until),
+            Event::HoldVoided(e) => self.account_mut(&e.currency).release(&e.hold_id),
+            Event::RedemptionStarted(e) => {
+                let hold = reward::hold_id(&e.redemption_id);
+                self.account_mut(&e.cost.currency(&e.campaign_id)).place(&hold, e.cost.amount(), e.until);
+                self.rewards.entry(e.reward_id.clone()).or_default().redeemed += 1;
+            }
+            Event::RedemptionFailed(e) => {
+                let hold = reward::hold_id(&e.redemption_id);
+                self.account_mut(&e.cost.currency(&e.campaign_id)).release(&hold);
+                self.give_back(&e.reward_id);
+            }
+            Event::RedemptionRefunded(e) => self.give_back(&e.reward_id),
+            Event::RewardRedeemable(e) => {
+                self.rewards.entry(e.reward_id.clone()).or_default().told_at = Some(recorded.time);
+            }
+            Event::TierChanged(e) => self.card_mut(&e.campaign_id).tier.clone_from(&e.current_tier_id),
+            Event::SegmentEntered(e) => {
+                self.segments.insert(e.segment_id.clone());
+            }
+            Event::SegmentLeft(e) => {
+                self.segments.remove(&e.segment_id);
+            }
+            Event::LeaderboardScored(e) => {
+                self.card_mut(&e.campaign_id).count_score(&e.leaderboard_id, e.round, e.points);
+            }
+            Event::ReferralLinked(e) => self.referrals.push(Referred {
+                campaign_id: e.campaign_id.clone(),
+                advocate_id: e.advocate_id,
+                code: e.code.clone(),
+                succeeded: false,
+            }),
+            Event::ReferralSucceededFriend(e) => {
+                if let Some(referred) = self.referrals.iter_mut().find(|r| r.campaign_id == e.campaign_id) {
+                    referred.succeeded = true;
+                }
+            }
+            Event::MemberChannelSet(e) => {
+                self.channels.insert(e.channel.clone(), e.subscribed);
+            }
+            Event::MemberMergedInto(e) => {
+                self.merged_into = Some(e.into_member_id);
+                self.identifiers.clear();
+                self.profile = Profile::default();
+                self.segments.clear();
+                self.channels.clear();
             }
             Event::PunchcardStampsReceived(e) => {
                 let card = self.card_mut(&e.campaign_id);
@@ -356,11 +561,9 @@ impl Member {
         }
     }
 
-    fn move_points(&mut self, at: Sequence, campaign: &CampaignId, previous: Points, new: Points) {
-        let card = self.card_mut(campaign);
-        assert_eq!(card.points, previous, "points at {at}");
-        card.points = new;
-        self.entered(at);
+    fn give_back(&mut self, reward: &RewardId) {
+        let used = self.rewards.entry(reward.clone()).or_default();
+        used.redeemed = used.redeemed.saturating_sub(1);
     }
 
     fn entered(&mut self, at: Sequence) {

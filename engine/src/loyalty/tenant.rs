@@ -1,4 +1,4 @@
-//! The directory: advertisers, their keys, campaigns and subscriptions. Small, and always in memory.
+//! The directory: advertisers, their keys, campaigns, fact types and subscriptions. Small, and always in memory.
 //!
 //! # Invariants
 //!
@@ -11,9 +11,17 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::dispatch::{Subscription, SubscriptionState};
-use crate::event::{Event, Recorded};
-use crate::id::{AdvertiserId, CampaignId, CredentialId, Environment, Sequence, SubscriptionId, Tenant};
+use crate::event::{Event, Recorded, RewardCatalogueCreated, RewardCatalogueUpdated, SegmentCreated, SegmentUpdated};
+use crate::id::{
+    AdvertiserId, CampaignId, CouponBookId, CredentialId, Environment, RewardId, SegmentId, Sequence, SubscriptionId,
+    Tenant,
+};
 use crate::loyalty::campaign::Campaign;
+use crate::loyalty::coupon::CouponBook;
+use crate::loyalty::fact_type::FactType;
+use crate::loyalty::ledger::Currency;
+use crate::loyalty::programme::{PointsPolicy, Segment, Settings};
+use crate::loyalty::reward::Reward;
 use crate::time::UnixMillis;
 
 /// Most advertisers of one server: the directory is kept in memory.
@@ -96,8 +104,41 @@ pub struct TenantConfig {
     pub credentials: BTreeMap<CredentialId, Credential>,
     /// Campaigns.
     pub campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
+    /// Types of facts that were registered, by name.
+    pub fact_types: BTreeMap<String, Arc<FactType>>,
     /// Standing orders.
     pub subscriptions: BTreeMap<SubscriptionId, SubscriptionEntry>,
+    /// What holds for all campaigns.
+    pub settings: Settings,
+    /// Segments.
+    pub segments: BTreeMap<SegmentId, Arc<Segment>>,
+    /// The catalogue.
+    pub rewards: BTreeMap<RewardId, Arc<Reward>>,
+    /// Coupon books.
+    pub coupon_books: BTreeMap<CouponBookId, Arc<CouponBook>>,
+}
+
+impl TenantConfig {
+    /// What points or coins of a currency are subject to.
+    pub fn policy(&self, currency: &Currency) -> PointsPolicy {
+        match currency {
+            Currency::Points(id) => self.campaigns.get(id).map(|c| c.programme.points).unwrap_or_default(),
+            Currency::Coins => self.settings.coins,
+        }
+    }
+
+    /// The longest time before an expiry at which anybody is told.
+    pub fn expiring_soon_ms(&self) -> i64 {
+        let campaigns = self.campaigns.values().map(|c| c.programme.points.expiring_soon_days);
+        let days = campaigns.chain([self.settings.coins.expiring_soon_days]).max().unwrap_or(0);
+        i64::from(days) * UnixMillis::DAY_MS
+    }
+
+    /// Whether a change of a member may lead to another: there are tiers, segments, rewards or leaderboards.
+    pub fn follows_up(&self) -> bool {
+        let programme = |c: &Arc<Campaign>| !c.programme.tiers.is_empty() || !c.programme.leaderboards.is_empty();
+        !self.segments.is_empty() || !self.rewards.is_empty() || self.campaigns.values().any(programme)
+    }
 }
 
 /// An advertiser.
@@ -162,6 +203,7 @@ pub fn concerns_directory(event: &Event) -> bool {
             | Event::CredentialRevoked(_)
             | Event::CampaignCreated(_)
             | Event::CampaignUpdated(_)
+            | Event::FactTypeRegistered(_)
             | Event::SubscriptionCreated(_)
             | Event::SubscriptionUpdated(_)
             | Event::SubscriptionDeleted(_)
@@ -169,6 +211,12 @@ pub fn concerns_directory(event: &Event) -> bool {
             | Event::SubscriptionResumed(_)
             | Event::SubscriptionDisabled(_)
             | Event::SubscriptionSecretRotated(_)
+            | Event::SettingsUpdated(_)
+            | Event::SegmentCreated(_)
+            | Event::SegmentUpdated(_)
+            | Event::RewardCatalogueCreated(_)
+            | Event::RewardCatalogueUpdated(_)
+            | Event::CouponBookCreated(_)
     )
 }
 
@@ -187,6 +235,9 @@ impl TenantConfig {
             }
             Event::CampaignUpdated(e) => {
                 self.campaigns.insert(e.campaign.id.clone(), Arc::new(e.campaign.clone()));
+            }
+            Event::FactTypeRegistered(e) => {
+                self.fact_types.insert(e.fact_type.name.clone(), Arc::new(e.fact_type.clone()));
             }
             Event::SubscriptionCreated(e) => {
                 let entry = SubscriptionEntry {
@@ -213,6 +264,17 @@ impl TenantConfig {
                 entry.secrets.truncate(1);
                 entry.secrets[0].1 = Some(e.previous_until);
                 entry.secrets.insert(0, (e.secret.clone(), None));
+            }
+            Event::SettingsUpdated(e) => self.settings = e.settings.clone(),
+            Event::SegmentCreated(SegmentCreated { segment }) | Event::SegmentUpdated(SegmentUpdated { segment }) => {
+                self.segments.insert(segment.id.clone(), Arc::new(segment.clone()));
+            }
+            Event::RewardCatalogueCreated(RewardCatalogueCreated { reward })
+            | Event::RewardCatalogueUpdated(RewardCatalogueUpdated { reward }) => {
+                self.rewards.insert(reward.reward_id.clone(), Arc::new(reward.clone()));
+            }
+            Event::CouponBookCreated(e) => {
+                self.coupon_books.insert(e.coupon_book.coupon_book_id.clone(), Arc::new(e.coupon_book.clone()));
             }
             _ => {}
         }

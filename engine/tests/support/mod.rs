@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use punchline_engine::command::{Action, Command};
-use punchline_engine::decide::{Decision, WorkingSet, decide, resolve};
+use punchline_engine::decide::{self, Decision, WorkingSet, decide, resolve};
 use punchline_engine::event::{CommandKey, Event, Record};
-use punchline_engine::id::{AdvertiserId, Environment, MemberId, Sequence, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine, Receipt};
-use punchline_engine::loyalty::ledger::House;
+use punchline_engine::loyalty::item::{self, Item, ItemKey};
+use punchline_engine::loyalty::ledger::{Entry, House};
 use punchline_engine::loyalty::member::{Identifier, Member, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::quantity::{Coins, Points};
 use punchline_engine::rejection::Rejection;
@@ -20,17 +22,54 @@ use uuid::Uuid;
 pub const TENANT: Tenant = Tenant { advertiser: AdvertiserId(1_000_000_001), environment: Environment::Production };
 pub const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
-#[derive(Default, Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct World {
     pub directory: Directory,
     pub members: BTreeMap<MemberId, Member>,
     pub owners: BTreeMap<Identifier, MemberId>,
     pub house: House,
+    pub items: BTreeMap<ItemKey, Item>,
+    pub now: UnixMillis,
     pub journal: Vec<(Sequence, Record)>,
     seen: HashMap<CommandKey, usize>,
     head: u64,
+    pub digest_key: &'static [u8],
     /// Whose commands are submitted; [`TENANT`] where none is named.
     pub tenant: Option<Tenant>,
+}
+
+impl Default for World {
+    fn default() -> World {
+        World {
+            directory: Directory::default(),
+            members: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            house: House::default(),
+            items: BTreeMap::new(),
+            now: NOW,
+            journal: Vec::new(),
+            seen: HashMap::new(),
+            head: 0,
+            tenant: None,
+            digest_key: &[],
+        }
+    }
+}
+
+impl decide::World for World {
+    fn member(&self, id: MemberId) -> Option<Member> {
+        self.members.get(&id).cloned()
+    }
+
+    fn item(&self, key: &ItemKey) -> Option<Item> {
+        self.items.get(key).cloned()
+    }
+
+    fn entry(&self, at: Sequence) -> Option<Entry> {
+        let (first, record) = self.journal.iter().rfind(|(first, _)| *first <= at)?;
+        let index = (at.0 - first.0) as usize;
+        if index >= record.events.len() { None } else { Entry::of(&record.recorded(*first, index)) }
+    }
 }
 
 impl World {
@@ -54,20 +93,28 @@ impl World {
         let seen = key.as_ref().and_then(|key| self.seen.get(key)).map(|i| &self.journal[*i]);
         let owners: Vec<_> = command.identifiers().iter().map(|i| self.owners.get(i).copied()).collect();
         let by_identifiers = || resolve(command.identifiers(), &owners).ok().flatten();
-        let member_id = if command.names_by_identifiers() { by_identifiers() } else { command.member_id() };
+        let by_item = || self.items.get(&command.item()?)?.member();
+        let by_id = || command.member_id().or_else(by_item);
+        let member_id = if command.names_by_identifiers() { by_identifiers() } else { by_id() };
         let set = WorkingSet {
-            now: NOW,
+            tenant,
+            now: self.now,
             directory: &self.directory,
             seen: seen.map(|(sequence, record)| (*sequence, record)),
             owners: &owners,
             member: member_id.and_then(|id| self.members.get(&id)),
+            house: &self.house,
+            next: Sequence(self.head + 1),
+            world: self,
+            digest_key: self.digest_key,
         };
         let Decision::Events(events) = decide(&set, &command)? else { return Ok(Vec::new()) };
         let member = match &events[0] {
             Event::MemberCreated(e) => Some(e.member_id),
             _ => member_id,
         };
-        let record = Record { tenant, time: NOW, member, key, events: events.clone() };
+        let (time, key_slot, quiet) = (self.now, KeySlot::NONE, command.is_quiet());
+        let record = Record { tenant, time, member, key_slot, key, quiet, events: events.clone() };
         self.apply(record);
         Ok(events)
     }
@@ -79,14 +126,29 @@ impl World {
     pub fn apply(&mut self, record: Record) {
         let first = Sequence(self.head + 1);
         self.head += record.events.len() as u64;
+        if let [Event::MemberErased(erased)] = &record.events[..] {
+            // As their journal reads once the key is destroyed.
+            for (_, before) in self.journal.iter_mut().filter(|(_, before)| before.member == Some(erased.member_id)) {
+                *before = before.impersonal().unwrap_or_else(|| before.clone());
+            }
+        }
         for recorded in record.all_recorded(first) {
+            for (nth, key) in item::keys(recorded.event).into_iter().enumerate() {
+                if let Some(item) = item::apply((nth, &key), self.items.get(&key).cloned(), &recorded) {
+                    self.items.insert(key, item);
+                }
+            }
             self.directory.apply(&recorded);
             self.house.apply(&recorded);
             if let Some(member) = Member::created_by(&recorded) {
                 self.owners.extend(member.identifiers.iter().map(|i| (i.clone(), member.id)));
                 self.members.insert(member.id, member);
             } else if let Some(member) = recorded.member.and_then(|id| self.members.get_mut(&id)) {
+                if matches!(recorded.event, Event::MemberUpdated(_) | Event::MemberMergedInto(_)) {
+                    self.owners.retain(|identifier, _| !member.identifiers.contains(identifier));
+                }
                 member.apply(&recorded);
+                self.owners.retain(|identifier, owner| *owner != member.id || member.identifiers.contains(identifier));
                 self.owners.extend(member.identifiers.iter().map(|i| (i.clone(), member.id)));
             }
         }
@@ -100,7 +162,7 @@ impl World {
     pub fn balances(&self, n: u128) -> (i64, i64, u64, u64) {
         let member = &self.members[&member_id(n)];
         let (stamps, rows) = member.cards[0].row(&"card".parse().expect("a slug"));
-        (member.cards[0].points.0, member.coins.0, stamps.0, rows)
+        (member.cards[0].points.balance, member.coins.balance, stamps.0, rows)
     }
 }
 
@@ -114,6 +176,9 @@ pub fn campaign() -> Campaign {
         stamps,
         caps,
         validity: Validity::default(),
+        condition: None,
+        coupon_book: None,
+        external: None,
     };
     let stamps = StampReward { punchcard_id: "card".parse().expect("a slug"), per_unit: 1 };
     let caps = vec![Cap { period: Period::Day, units_max: 1 }, Cap { period: Period::Month, units_max: 3 }];
@@ -136,6 +201,7 @@ pub fn campaign() -> Campaign {
             repeatable: true,
         }],
         dynamic_events: Vec::new(),
+        programme: Programme::default(),
         version: 0,
     }
 }
@@ -155,6 +221,7 @@ pub fn register(n: u128, joined: bool) -> Action {
         profile: Profile::default(),
         registration_source: String::new(),
         join: if joined { vec!["club".parse().expect("a slug")] } else { Vec::new() },
+        quiet: false,
     }
 }
 

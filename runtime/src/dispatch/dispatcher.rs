@@ -58,6 +58,22 @@ impl Shared {
     pub(super) fn hub(&self, id: SubscriptionId) -> Arc<Hub> {
         self.hubs.lock().expect("nothing panics while it holds the hubs").entry(id).or_default().clone()
     }
+
+    /// The rows of these deliveries as they stand now; those that have none are left out.
+    pub(super) async fn rows(
+        &self,
+        id: SubscriptionId,
+        sequences: Vec<Sequence>,
+    ) -> Result<Vec<DeliveryRow>, Unavailable> {
+        let rows = (self.submitter)
+            .read(move |views| {
+                let rows = sequences.iter().map(|sequence| views.delivery_row(id, *sequence));
+                rows.collect::<Result<Vec<_>, _>>()
+            })
+            .await?
+            .map_err(|error| Unavailable::Stopped { what: error.to_string() })?;
+        Ok(rows.into_iter().flatten().collect())
+    }
 }
 
 /// What a worker tells about itself.
@@ -234,29 +250,24 @@ impl Dispatcher {
             let entry = self.workers().get(&id).map(|handle| handle.entry.clone());
             let Some(entry) = entry else { return };
             // What cannot be written down would only be sent again and again.
-            if self.shared.submitter.is_stopped() {
+            let worker = if self.shared.submitter.is_stopped() {
+                None
+            } else {
+                let loaded = self.load(tenant, id, &entry, &stats).await;
+                let warn = |why: &Unavailable| {
+                    tracing::warn!(subscription = %id, %why, "the state of deliveries cannot be read yet");
+                };
+                loaded.inspect_err(warn).ok()
+            };
+            let Some(worker) = worker else {
                 match tokio::time::timeout(RESTART_AFTER, controls.recv()).await {
                     Ok(None) => return,
                     Ok(Some(Control::Stop(done))) => {
                         let _ = done.send(());
                         return;
                     }
+                    // Changes and rows put back are read from the views by the next try.
                     Ok(Some(_)) | Err(_) => continue,
-                }
-            }
-            let worker = match self.load(tenant, id, &entry, &stats).await {
-                Ok(worker) => worker,
-                Err(why) => {
-                    tracing::warn!(subscription = %id, %why, "the state of deliveries cannot be read yet");
-                    match tokio::time::timeout(RESTART_AFTER, controls.recv()).await {
-                        Ok(None) => return,
-                        Ok(Some(Control::Stop(done))) => {
-                            let _ = done.send(());
-                            return;
-                        }
-                        // Changes and rows put back are read from the views by the next try.
-                        Ok(Some(_)) | Err(_) => continue,
-                    }
                 }
             };
             let (forward, receiver) = mpsc::unbounded_channel();
@@ -380,7 +391,7 @@ impl Dispatcher {
     pub async fn redrive(&self, tenant: Tenant, id: SubscriptionId, sequences: Vec<Sequence>) -> Result<u64, Refusal> {
         let action = Action::Redrive { subscription_id: id, sequences: sequences.clone() };
         self.shared.submitter.submit(Command { tenant, request_id: None, action }).await?;
-        let rows = self.rows_now(id, sequences).await?;
+        let rows = self.shared.rows(id, sequences).await?;
         let rows: Vec<DeliveryRow> =
             rows.into_iter().filter(|row| matches!(row.state, RowState::Waiting { step: 0, .. })).collect();
         let put_back = rows.len() as u64;
@@ -400,29 +411,17 @@ impl Dispatcher {
         sequences: Vec<Sequence>,
         reason: String,
     ) -> Result<u64, Refusal> {
-        let named = sequences.clone();
-        let action = Action::DropDeadLetters { subscription_id: id, sequences, reason };
-        let dead = self.rows_now(id, named.clone()).await?;
+        let dead = self.shared.rows(id, sequences.clone()).await?;
         let dead: Vec<Sequence> =
             dead.iter().filter(|row| row.state == RowState::Dead).map(|row| row.sequence).collect();
+        let action = Action::DropDeadLetters { subscription_id: id, sequences, reason };
         self.shared.submitter.submit(Command { tenant, request_id: None, action }).await?;
-        let dropped = self.rows_now(id, dead).await?;
+        let dropped = self.shared.rows(id, dead).await?;
         let dropped: Vec<Sequence> =
             dropped.iter().filter(|row| row.state == RowState::Dropped).map(|row| row.sequence).collect();
         let count = dropped.len() as u64;
         self.control(id, Control::Dropped(dropped));
         Ok(count)
-    }
-
-    async fn rows_now(&self, id: SubscriptionId, sequences: Vec<Sequence>) -> Result<Vec<DeliveryRow>, Refusal> {
-        let rows = (self.shared.submitter)
-            .read(move |views| {
-                let rows = sequences.iter().map(|s| views.delivery_row(id, *s));
-                rows.collect::<Result<Vec<_>, _>>()
-            })
-            .await?
-            .map_err(|error| Unavailable::Stopped { what: error.to_string() })?;
-        Ok(rows.into_iter().flatten().collect())
     }
 
     /// Begins a replay or a redrive, durably.

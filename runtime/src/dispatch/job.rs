@@ -167,7 +167,7 @@ impl Looking {
         let put_back: Vec<PutBack> =
             found.iter().map(|(sequence, member)| PutBack { sequence: *sequence, member: *member }).collect();
         let (subscription_id, job_id) = (self.subscription_id, self.job.id);
-        let sequences: Arc<[Sequence]> = found.iter().map(|(sequence, _)| *sequence).collect();
+        let sequences: Vec<Sequence> = found.iter().map(|(sequence, _)| *sequence).collect();
         let before = self.rows(sequences.clone()).await?;
         let were_dead = before.iter().filter(|row| row.state == RowState::Dead).count() as u64;
         self.submit(Action::AdvanceJob { subscription_id, job_id, next_sequence, put_back }).await?;
@@ -177,17 +177,8 @@ impl Looking {
         Ok(Step { next_sequence, rows, were_dead, ended: false })
     }
 
-    async fn rows(&self, sequences: Arc<[Sequence]>) -> Result<Vec<DeliveryRow>, String> {
-        let id = self.subscription_id;
-        let rows = (self.shared.submitter)
-            .read(move |views| {
-                let rows = sequences.iter().map(|sequence| views.delivery_row(id, *sequence));
-                rows.collect::<Result<Vec<_>, _>>()
-            })
-            .await
-            .map_err(|error: Unavailable| error.to_string())?
-            .map_err(|error| error.to_string())?;
-        Ok(rows.into_iter().flatten().collect())
+    async fn rows(&self, sequences: Vec<Sequence>) -> Result<Vec<DeliveryRow>, String> {
+        self.shared.rows(self.subscription_id, sequences).await.map_err(|error| error.to_string())
     }
 
     async fn submit(&self, action: Action) -> Result<(), String> {

@@ -8,6 +8,8 @@
 //!
 //! - Nobody who delivers waits for the log: what finds no room is counted and forgotten.
 //! - What waits is bounded in attempts and in bytes of answers.
+//! - An answer to an event about a member is sealed under that member's key before it is written. It is opened
+//!   by whoever shows it.
 //!
 //! # What is absent on purpose
 //!
@@ -22,7 +24,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use metrics::Counter;
-use punchline_storage::attempts::{AttemptLimits, Attempts, BLOCK_ATTEMPTS_MAX, LoggedAttempt, Scan, Scanned};
+use punchline_storage::attempts::{
+    AttemptLimits, Attempts, BLOCK_ATTEMPTS_MAX, LoggedAttempt, RESPONSE_KEPT_BYTES_MAX, Scan, Scanned,
+};
+use punchline_storage::member_keys::MemberKeys;
 
 use crate::clock::{Clock, Stopwatch};
 
@@ -67,14 +72,21 @@ impl DeliveryLog {
 
     /// A log in the directory `dir`, and its thread. With less free space than `reserve_bytes`, nothing is
     /// logged; with a limit of 0 bytes there is none, and what an earlier process left is removed.
-    pub fn start(dir: PathBuf, limits: AttemptLimits, clock: Arc<dyn Clock>, reserve_bytes: u64) -> DeliveryLog {
+    pub fn start(
+        dir: PathBuf,
+        limits: AttemptLimits,
+        clock: Arc<dyn Clock>,
+        reserve_bytes: u64,
+        keys: Arc<MemberKeys>,
+    ) -> DeliveryLog {
         let attempts = Attempts::new(dir, limits);
         if limits.bytes_max == 0 {
             attempts.load();
             return DeliveryLog::none();
         }
         let (log, queue, flushes) = DeliveryLog::with(attempts, true);
-        let writer = Writer { queue, flushes, shared: log.shared.clone(), clock, reserve_bytes, failing: false };
+        let shared = log.shared.clone();
+        let writer = Writer { queue, flushes, shared, clock, reserve_bytes, keys, failing: false };
         let thread = std::thread::Builder::new().name("delivery-log".into()).spawn(move || writer.run());
         let thread = thread.expect("the system has room for a thread");
         log.writer.get_or_init(|| thread.thread().clone());
@@ -168,6 +180,7 @@ struct Writer {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     reserve_bytes: u64,
+    keys: Arc<MemberKeys>,
     /// Whether the last block could not be written: said once.
     failing: bool,
 }
@@ -188,8 +201,10 @@ impl Writer {
             // Who asks is answered when all that was there before is written.
             let asked: Vec<Sender<()>> = self.flushes.try_iter().collect();
             // No more than waits now: others may go on recording.
-            for attempt in queue.try_iter().take(QUEUE_MAX) {
+            for mut attempt in queue.try_iter().take(QUEUE_MAX) {
                 self.shared.bytes_waiting.fetch_sub(attempt.response.len(), Relaxed);
+                let kept = &attempt.response[..attempt.response.len().min(RESPONSE_KEPT_BYTES_MAX)];
+                attempt.response = self.keys.seal_response(attempt.key_slot, kept).into();
                 batch.push(attempt);
                 if batch.len() == BLOCK_ATTEMPTS_MAX {
                     self.write(&mut batch, has_space);

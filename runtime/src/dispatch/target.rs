@@ -16,7 +16,7 @@ use punchline_delivery::outcome::{AttemptReport, ErrorCode, PermanentStatuses};
 use punchline_delivery::segment::{self, Subject, Track};
 use punchline_delivery::signature::{Secret, SigningKey, ed25519, sign};
 use punchline_engine::dispatch::subscription::SignatureScheme;
-use punchline_engine::dispatch::{Auth, RetrySchedule, Subscription};
+use punchline_engine::dispatch::{Auth, RetrySchedule, Subscription, TypeMask};
 use punchline_engine::event::Recorded;
 use punchline_engine::filter::Filter;
 use punchline_engine::id::SubscriptionId;
@@ -130,13 +130,14 @@ impl Target {
     }
 
     /// One bit for each type that may be wanted.
-    pub fn types(&self) -> u64 {
+    pub fn types(&self) -> TypeMask {
         self.definition.event_types.mask()
     }
 
     /// Whether the subscription is told of an event.
     pub fn wants(&self, recorded: &Recorded<'_>) -> bool {
-        self.definition.event_types.selects(recorded.event)
+        recorded.is_told()
+            && self.definition.event_types.selects(recorded.event)
             && self.checked.dialect.speaks(recorded.event.type_name())
             && self.checked.filter.as_ref().is_none_or(|filter| filter.passes(recorded))
     }

@@ -1,4 +1,5 @@
-//! One subscription's worker: reads the feed, keeps the lanes, makes attempts, reports.
+//! One subscription's worker: reads the feed, keeps the lanes, makes attempts, reports. What an attempt's
+//! outcome leads to is in `outcome`.
 //!
 //! # Invariants
 //!
@@ -17,29 +18,28 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use punchline_delivery::outcome::{AttemptReport, ErrorCode, Outcome};
+use punchline_delivery::outcome::AttemptReport;
 use punchline_engine::command::{Action, Command, Died};
-use punchline_engine::dispatch::progress::RESPONSE_KEPT_BYTES_MAX;
 use punchline_engine::dispatch::{
-    AttemptLog, Breaker, BreakerPolicy, BreakerState, DeliveryJob, DeliveryRow, JobState, RowState, SubscriptionState,
+    Breaker, BreakerPolicy, BreakerState, DeliveryJob, DeliveryRow, JobState, RowState, SubscriptionState,
 };
-use punchline_engine::event::{Event, Recorded};
 use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::tenant::SubscriptionEntry;
 use punchline_engine::time::UnixMillis;
-use punchline_storage::attempts::{LoggedAttempt, LoggedOutcome};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::consumer::Hub;
 use super::dispatcher::{Shared, WorkerStats};
 use super::job::JobRun;
-use super::lanes::{Lanes, Rules, Settled, Task, WINDOW_MAX};
+use super::lanes::{Lanes, Rules, Task};
 use super::pace::Pace;
 use super::target::{Target, Via};
 use crate::clock::Stopwatch;
 use crate::committer::Answer;
 use crate::feed::{EventRef, Follower, ReadError, Wanted};
+
+mod outcome;
 
 /// Longest that a settled delivery stays unreported.
 const REPORT_AFTER: Duration = Duration::from_millis(250);
@@ -267,7 +267,8 @@ impl Worker {
                     continue;
                 }
                 self.lanes.offer(sequence, member);
-                if self.lanes.is_without_row(sequence) {
+                // What is personal is read again, since its member may be erased until then.
+                if self.lanes.is_without_row(sequence) && !recorded.event.is_personal() {
                     self.events.insert(sequence, event);
                 }
             }
@@ -324,14 +325,6 @@ impl Worker {
         [self.breaker.next_due(), lanes, pace, job].into_iter().flatten().min()
     }
 
-    fn turned(&mut self, state: Option<BreakerState>) {
-        let Some(state) = state else { return };
-        tracing::info!(subscription = %self.id, ?state, "the breaker turned");
-        self.breaker_turned.push(state);
-        self.stats.set_breaker(state);
-        self.report_within(GATHER_ROWS);
-    }
-
     /// Goes on with the oldest job, once what it put back before is on its way.
     fn start_job(&mut self) {
         if self.job.is_none()
@@ -372,11 +365,23 @@ impl Worker {
 
     fn job_advanced(&mut self, advanced: super::job::Advanced) {
         match advanced {
-            super::job::Advanced::PutBack(rows, were_dead) => self.put_back(rows, were_dead),
+            super::job::Advanced::PutBack(rows, were_dead) => {
+                self.put_back(rows, were_dead);
+                self.let_go_of_job();
+            }
             super::job::Advanced::Ended(id) => {
                 self.jobs.retain(|job| job.id != id);
                 self.job = None;
             }
+        }
+    }
+
+    /// Drops a job that somebody ended, between two of its steps: what a step puts back in the journal belongs
+    /// into the lanes as well.
+    fn let_go_of_job(&mut self) {
+        let is_over = |run: &JobRun| !run.is_at_work() && !self.jobs.iter().any(|job| run.is_of(job));
+        if self.job.as_ref().is_some_and(is_over) {
+            self.job = None;
         }
     }
 
@@ -429,120 +434,6 @@ impl Worker {
         }));
     }
 
-    fn settle(&mut self, done: Done) {
-        let sequence = done.task.sequence;
-        let (Ok(event), Some(report)) = (&done.event, &done.report) else {
-            if done.event.is_ok() {
-                // The connection that it was for is gone: another one may have it at once.
-                return self.lanes.abandon(sequence, self.shared.clock.now());
-            }
-            let error = done.event.err().flatten().map(|e| e.to_string()).unwrap_or_else(|| "not there".into());
-            tracing::error!(subscription = %self.id, %sequence, error, "the event to deliver cannot be read");
-            let due = self.shared.clock.now().plus_ms(AFTER_READ_ERROR.as_millis() as i64);
-            return self.lanes.abandon(sequence, due);
-        };
-        let recorded = event.get();
-        let now = self.shared.clock.now();
-        let first = done.task.attempt == 1;
-        self.shared.metrics.attempt(report, done.latency, first.then_some(done.at.0 - recorded.time.0));
-        let log = AttemptLog {
-            number: done.task.attempt,
-            at: done.at,
-            latency_ms: u32::try_from(done.latency.as_millis()).unwrap_or(u32::MAX),
-            status: report.status,
-            error: error_text(report).into(),
-            response: if report.outcome == Outcome::Delivered {
-                Vec::new()
-            } else {
-                report.response_snippet.iter().copied().take(RESPONSE_KEPT_BYTES_MAX).collect()
-            },
-        };
-        self.shared.log.record(|| logged(self.id, &recorded, &done, report));
-        let turned = match endpoint_answered(report) {
-            true => self.breaker.succeeded(),
-            false => self.breaker.failed(&self.breaker_policy, now),
-        };
-        self.turned(turned);
-        if self.disable.is_none()
-            && self.state == SubscriptionState::Active
-            && self.breaker.is_hopeless(&self.breaker_policy, now)
-        {
-            self.state = SubscriptionState::Disabled;
-            let ms = self.breaker_policy.disable_after_ms;
-            self.disable = Some(format!("nothing but failure for {ms} ms, the last was {}", error_or_status(report)));
-        }
-        let before = self.lanes.step(sequence);
-        let asked = self.asked.remove(&sequence);
-        let (how, step) = match report.outcome {
-            Outcome::Delivered => {
-                self.shared.metrics.end_to_end((now.0 - recorded.time.0).max(0) as f64 / 1_000.0);
-                (Settled::Delivered, before)
-            }
-            Outcome::Gone => {
-                self.state = SubscriptionState::Disabled;
-                let how = if report.status == Some(410) { "answered 410 Gone" } else { "asked for it" };
-                self.disable = Some(format!("the receiver {how}"));
-                (Settled::Again { due: now }, before)
-            }
-            // An attempt that somebody asked for leaves the schedule as it was.
-            Outcome::Retry if let Some((_, Some(RowState::Waiting { step, due }))) = &asked => {
-                (Settled::Again { due: *due }, *step)
-            }
-            Outcome::Retry => {
-                let schedule = self.target.as_ref().map(|t| t.schedule.clone()).unwrap_or_default();
-                let step = before + 1;
-                match schedule.next_attempt((self.id, sequence), step, now, report.retry_after_ms) {
-                    Ok(due) => (Settled::Again { due }, step),
-                    Err(_) => (Settled::Dead, step),
-                }
-            }
-            Outcome::Refused | Outcome::AbortedByReceiver => (Settled::Dead, before + 1),
-        };
-        if report.asks_to_disable && self.disable.is_none() {
-            self.state = SubscriptionState::Disabled;
-            self.disable = Some("the receiver asked for it by webhook-delivery: disable".into());
-        }
-        if how == Settled::Dead {
-            self.bury(&log, &done, recorded.event);
-        }
-        if !matches!(how, Settled::Again { .. }) {
-            self.events.remove(&sequence);
-        }
-        self.lanes.settle(sequence, how, step, log);
-        self.forget_held_events();
-        if let Some((asked, _)) = asked {
-            let _ = asked.send(true);
-        }
-        let much = self.lanes.unreported() >= WINDOW_MAX / 4;
-        let soon = self.lanes.has_changed_rows() || self.disable.is_some();
-        self.report_within(if much {
-            Duration::ZERO
-        } else if soon {
-            GATHER_ROWS
-        } else {
-            REPORT_AFTER
-        });
-    }
-
-    fn bury(&mut self, log: &AttemptLog, done: &Done, event: &Event) {
-        let reason = Died::reason_of(Some(log));
-        tracing::warn!(subscription = %self.id, sequence = %done.task.sequence, reason, "dead letter");
-        self.shared.metrics.dead_letter(&reason);
-        self.stats.dead.fetch_add(1, Relaxed);
-        if !event.event_type().is_about_delivery() {
-            let (sequence, attempts) = (done.task.sequence, done.task.attempt);
-            self.died.push(Died { sequence, event_type: event.type_name().into(), attempts, reason });
-        }
-    }
-
-    /// Held events are read again when their time comes: the window's memory is for those without a row.
-    fn forget_held_events(&mut self) {
-        if self.events.len() > WINDOW_MAX {
-            let lanes = &self.lanes;
-            self.events.retain(|sequence, _| lanes.row(*sequence).is_none());
-        }
-    }
-
     fn control(&mut self, control: Control) {
         match control {
             Control::Configured(entry) => self.configure(&entry),
@@ -555,10 +446,8 @@ impl Worker {
                 sequences.into_iter().for_each(|sequence| self.lanes.drop_dead(sequence));
             }
             Control::Jobs(jobs) => {
-                if self.job.as_ref().is_some_and(|run| !jobs.iter().any(|job| run.is_of(job))) {
-                    self.job = None;
-                }
                 self.jobs = jobs;
+                self.let_go_of_job();
             }
             Control::RetryNow(sequence, answer) => {
                 let before = self.lanes.row(sequence).map(|row| row.state);
@@ -665,46 +554,6 @@ pub(super) enum Ended {
 
 pub(super) fn rules_of(entry: &SubscriptionEntry) -> Rules {
     Rules { ordering: entry.definition.ordering, on_dead_letter: entry.definition.on_dead_letter }
-}
-
-/// Whether the endpoint is at work, whatever it thinks of the event: a refusal of one event is no sign that
-/// it would refuse the next.
-fn endpoint_answered(report: &AttemptReport) -> bool {
-    report.outcome != Outcome::Retry || report.status.is_some_and(|status| status < 500 && status != 408)
-}
-
-fn error_or_status(report: &AttemptReport) -> String {
-    match (report.error, report.status) {
-        (Some(error), _) => error.as_str().into(),
-        (None, Some(status)) => format!("http_{status}"),
-        (None, None) => "unknown".into(),
-    }
-}
-
-/// An attempt, for the delivery log.
-fn logged(id: SubscriptionId, recorded: &Recorded<'_>, done: &Done, report: &AttemptReport) -> LoggedAttempt {
-    LoggedAttempt {
-        subscription_id: id,
-        sequence: recorded.sequence,
-        event_type: recorded.event.type_name().into(),
-        number: done.task.attempt,
-        at: done.at,
-        latency_ms: u32::try_from(done.latency.as_millis()).unwrap_or(u32::MAX),
-        status: report.status,
-        error: error_text(report).into(),
-        outcome: match report.outcome {
-            Outcome::Delivered => LoggedOutcome::Delivered,
-            Outcome::Retry => LoggedOutcome::Retry,
-            Outcome::Gone => LoggedOutcome::Gone,
-            Outcome::Refused => LoggedOutcome::Refused,
-            Outcome::AbortedByReceiver => LoggedOutcome::AbortedByReceiver,
-        },
-        response: report.response_snippet.clone(),
-    }
-}
-
-fn error_text(report: &AttemptReport) -> &'static str {
-    report.error.map_or("", ErrorCode::as_str)
 }
 
 async fn sleep_until(due: Option<Instant>) {

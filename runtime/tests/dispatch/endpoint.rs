@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use punchline_delivery::outcome::{AttemptReport, DeliveryControl, PermanentStatuses};
 use punchline_engine::command::Action;
-use punchline_engine::dispatch::{BreakerPolicy, OnDeadLetter, RetrySchedule, RowState, SubscriptionState};
+use punchline_engine::dispatch::{AttemptLog, BreakerPolicy, OnDeadLetter, RetrySchedule, RowState, SubscriptionState};
 use punchline_engine::event::Event;
 use punchline_runtime::clock::Clock;
 use punchline_runtime::dispatch::target::SIGNING_SECRET;
+use punchline_storage::member_keys::SEALED_EXTRA_BYTES;
 
 use crate::support::scene::{Play, SUBSCRIPTION, Scene, in_a_runtime};
 use crate::support::*;
@@ -269,7 +270,8 @@ async fn a_report_of_many_long_rows_stays_within_a_record() {
     let rows = scene.rows().await;
     assert_eq!(rows.len(), MEMBERS as usize);
     assert!(rows.iter().all(|row| row.state == RowState::Dead && row.attempts == 18), "each was reported");
-    assert!(rows.iter().all(|row| row.log.len() == 16 && row.log.iter().all(|log| log.response.len() == 512)));
+    let is_long = |log: &AttemptLog| log.response.len() == 512 + SEALED_EXTRA_BYTES;
+    assert!(rows.iter().all(|row| row.log.len() == 16 && row.log.iter().all(is_long)));
     assert_eq!(scene.stage.count(), 18 * MEMBERS as usize, "no report was refused: nothing was sent again");
     scene.close().await;
 }

@@ -174,6 +174,29 @@ async fn a_job_keeps_its_rate_and_can_be_cancelled() {
     scene.close().await;
 }
 
+/// Whatever a job is at when it is cancelled, what it has put back is sent: nothing waits for the next restart.
+#[tokio::test]
+async fn a_job_that_is_cancelled_in_the_midst_of_a_page_leaves_nothing_behind() {
+    let mut scene = Scene::start(20, |_| {}).await;
+    scene.load("c", 600, 20).await;
+    scene.taken(600).await;
+    scene.reported().await;
+    for n in 1..=20 {
+        scene.stage.forget();
+        let job = scene.new_job(n, JobKind::Replay);
+        scene.start_job(&job).await;
+        // A little later each time.
+        for _ in 1..n {
+            settle().await;
+        }
+        scene.node().dispatcher().cancel_job(TENANT, SUBSCRIPTION, job.clone()).await.expect("it is there");
+        scene.reported().await;
+        let (_, put_back) = scene.job_ended(job.id).await;
+        assert!(scene.stage.taken().len() as u64 >= put_back, "{put_back} were put back");
+    }
+    scene.close().await;
+}
+
 #[tokio::test]
 async fn a_large_job_takes_bounded_memory() {
     const EVENTS: usize = 20_000;

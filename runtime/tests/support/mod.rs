@@ -17,6 +17,7 @@ use punchline_engine::loyalty::campaign::{
 };
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::member::{Identifier, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::quantity::{Coins, Points};
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::clock::TokioClock;
@@ -27,6 +28,7 @@ use punchline_runtime::node::{Node, NodeOptions, Recovery, Stores};
 use punchline_runtime::seal::Sealer;
 use punchline_storage::attempts::AttemptLimits;
 use punchline_storage::memory::MemoryDisk;
+use punchline_storage::views::Views;
 use uuid::Uuid;
 
 pub const TENANT: Tenant = Tenant { advertiser: AdvertiserId(1_000_000_001), environment: Environment::Production };
@@ -41,13 +43,14 @@ pub fn try_start(disk: &MemoryDisk, courier: &Arc<ScriptedCourier>) -> Result<No
 }
 
 pub fn start_with(disk: &MemoryDisk, options: NodeOptions) -> Result<Node, String> {
-    let rows = Arc::new(disk.rows());
-    let checkpoint = punchline_storage::views::Views::open(rows.clone(), 1).map_err(|e| e.to_string())?.checkpoint();
+    let (rows, keys) = (Arc::new(disk.rows()), Arc::new(disk.member_keys()));
+    let views = Views::open(rows.clone(), keys.clone(), 1).map_err(|e| e.to_string())?;
+    let checkpoint = views.checkpoint();
     let (journal, report) = disk.journal(checkpoint.0).map_err(|e| e.to_string())?;
     if report.head < checkpoint.0 {
         return Err(format!("the views are at {checkpoint}, the journal ends at {}", report.head));
     }
-    let stores = Stores { journal: Arc::new(journal), rows, free_bytes: Box::new(|| None) };
+    let stores = Stores { journal: Arc::new(journal), rows, keys, free_bytes: Box::new(|| None) };
     Node::start(stores, Recovery::default(), options, None).map_err(|e| e.to_string())
 }
 
@@ -95,6 +98,9 @@ pub fn campaign() -> Campaign {
         stamps,
         caps: Vec::new(),
         validity: Validity::default(),
+        condition: None,
+        coupon_book: None,
+        external: None,
     };
     let stamps = StampReward { punchcard_id: "card".parse().expect("a slug"), per_unit: 1 };
     Campaign {
@@ -111,6 +117,7 @@ pub fn campaign() -> Campaign {
             repeatable: true,
         }],
         dynamic_events: Vec::new(),
+        programme: Programme::default(),
         version: 0,
     }
 }
@@ -126,6 +133,7 @@ pub fn register(n: u128) -> Action {
         profile: Profile::default(),
         registration_source: "test".into(),
         join: vec!["club".parse().expect("a slug")],
+        quiet: false,
     }
 }
 
@@ -222,7 +230,7 @@ pub async fn balances(node: &Node, n: u128) -> (i64, i64, u64, u64) {
         let member = views.member(TENANT, member_id(n)).expect("readable").expect("registered").clone();
         let card = member.cards[0].clone();
         let (stamps, rows) = card.row(&"card".parse().expect("a slug"));
-        (card.points.0, member.coins.0, stamps.0, rows)
+        (card.points.balance, member.coins.balance, stamps.0, rows)
     };
     node.submitter().read(read).await.expect("reads are served")
 }

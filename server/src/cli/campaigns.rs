@@ -10,9 +10,11 @@ use tonic::Code;
 use super::client::{Client, ListOptions, Service};
 use super::failure::Failure;
 use super::input;
-use super::message::{json, json_of};
+use super::message::{json, json_all, json_of};
 use super::output::{self, Answer};
 use crate::campaign_file;
+
+mod simulate;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CampaignsCommand {
@@ -32,11 +34,33 @@ pub(super) enum CampaignsCommand {
     },
     /// All campaigns
     List(ListOptions),
+    /// What the campaign of a TOML file would have given for consumptions of the past, beside what it gave
+    Simulate(simulate::SimulateArgs),
+    /// Ranks of a leaderboard
+    Standings {
+        /// As velo-club
+        campaign_id: String,
+        /// As the campaign names it
+        leaderboard_id: String,
+        /// Of the round before the one that runs now
+        #[arg(long)]
+        previous_round: bool,
+        /// At most so many
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        limit: i32,
+    },
 }
 
 pub(super) async fn run(command: CampaignsCommand, client: &Client) -> Result<Answer, Failure> {
     let mut campaigns = CampaignServiceClient::new(client.service());
     match command {
+        CampaignsCommand::Simulate(args) => simulate::run(args, &mut campaigns).await,
+        CampaignsCommand::Standings { campaign_id, leaderboard_id, previous_round, limit } => {
+            let request =
+                v1::ListLeaderboardStandingsRequest { campaign_id, leaderboard_id, previous_round, page_size: limit };
+            let got = campaigns.list_leaderboard_standings(request).await?.into_inner();
+            Ok(Answer::Rows(&["rank", "member_id", "points"], json_all(&got.standings)))
+        }
         CampaignsCommand::Apply { file, validate_only } => apply(file.as_deref(), validate_only, &mut campaigns).await,
         CampaignsCommand::Get { campaign_id } => {
             let got = campaigns.get_campaign(v1::GetCampaignRequest { campaign_id }).await?.into_inner();
@@ -63,16 +87,19 @@ pub(super) async fn run(command: CampaignsCommand, client: &Client) -> Result<An
     }
 }
 
+fn read(file: Option<&Path>) -> Result<v1::Campaign, Failure> {
+    campaign_file::parse(&input::read_text(file)?).map_err(|error| Failure::Malformed {
+        path: format!("{}:{}", input::name_of(file), error.line),
+        message: error.message,
+    })
+}
+
 async fn apply(
     file: Option<&Path>,
     validate_only: bool,
     campaigns: &mut CampaignServiceClient<Service>,
 ) -> Result<Answer, Failure> {
-    let campaign = campaign_file::parse(&input::read_text(file)?).map_err(|error| Failure::Malformed {
-        path: format!("{}:{}", input::name_of(file), error.line),
-        message: error.message,
-    })?;
-    let campaign = Some(campaign);
+    let campaign = Some(read(file)?);
     let create = v1::CreateCampaignRequest { campaign: campaign.clone(), validate_only, request_id: String::new() };
     let (done, applied) = match campaigns.create_campaign(create).await {
         Ok(created) => ("created", created.into_inner().campaign),

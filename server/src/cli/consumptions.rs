@@ -33,7 +33,7 @@ use super::client::{Client, Service};
 use super::failure::{Failure, reason_of};
 use super::input;
 use super::lines::{self, Item, Line};
-use super::message::json_of;
+use super::message::json;
 use super::output::{self, Answer};
 use super::progress::Progress;
 
@@ -76,7 +76,7 @@ pub(super) async fn run(command: ConsumptionsCommand, client: &Client) -> Result
                 .map_err(|message| Failure::Malformed { path: input::name_of(file.as_deref()), message })?;
             let request = v1::SimulateConsumptionRequest { consumption: Some(consumption) };
             let mut campaigns = CampaignServiceClient::new(client.service());
-            Ok(Answer::One(json_of(&campaigns.simulate_consumption(request).await?.into_inner().receipt)))
+            Ok(Answer::One(json(&campaigns.simulate_consumption(request).await?.into_inner())))
         }
     }
 }

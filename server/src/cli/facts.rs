@@ -1,24 +1,27 @@
-//! `facts`: a file of them in.
+//! `facts`: a file of them in, and what they may be.
 //!
 //! ```text
-//! reader thread ─lines─▶ window: a lane for each member ─PublishFact─▶ answers, as they come ─▶ Tally
+//! reader thread ─lines─▶ batch ─BatchPublishFacts─▶ results, in order ─▶ Tally
+//!                          ▲            │
+//!                          └─UNAVAILABLE┘
 //! ```
 //!
 //! # Invariants
 //!
-//! - Facts that name the same identifiers are told in the file's order: one of them is under way at once.
-//! - Every line ends in exactly one row of the summary.
+//! - Facts are told in the file's order: one batch is under way at once.
+//! - Every line that is read ends in exactly one row of the summary.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::future::Future;
+mod types;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::time::Duration;
 
 use clap::Subcommand;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use prost::Message as _;
 use punchline_proto::v1;
+use punchline_proto::v1::fact_result::Outcome;
 use punchline_proto::v1::ingest_service_client::IngestServiceClient;
 use serde::Deserialize;
 use serde_json::json;
@@ -30,11 +33,14 @@ use super::client::{Client, Service};
 use super::failure::{Failure, reason_of};
 use super::input;
 use super::lines::{self, Item, Line};
-use super::output::{self, Answer};
+use super::output::{self, Answer, Format};
 use super::progress::Progress;
 
-/// Facts that wait for their answer, or for their turn, at once.
-const WINDOW: usize = 256;
+/// Most facts of a batch: enough to fill the server's commits, few enough to tell them apart when a connection
+/// is lost.
+const BATCH: usize = 256;
+/// Bytes of properties after which a batch is full: with one line more it fits into a message.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// How often a fact is sent that the server has no room for.
 const TRIES_MAX: u32 = 6;
 /// A repeat of what is told already, with the same content.
@@ -46,7 +52,7 @@ pub(super) enum FactsCommand {
     ///
     /// A line is {"source", "factId", "type", "identifiers": [{"key", "value"}], "occurredAt",
     /// "properties": {…}}. Sending a file again is harmless: what is told already is counted as
-    /// FACT_EXISTS, and is no failure. Facts with the same identifiers are told in the file's order.
+    /// FACT_EXISTS, and is no failure. Facts are told in the file's order.
     Publish {
         /// The file; standard input if absent or `-`
         #[arg(long, value_name = "FILE")]
@@ -57,6 +63,11 @@ pub(super) enum FactsCommand {
         /// Send nothing more after the first line that is refused; up to 256 may be under way by then
         #[arg(long)]
         stop_on_error: bool,
+    },
+    /// The types that facts may have
+    Types {
+        #[command(subcommand)]
+        command: types::TypesCommand,
     },
 }
 
@@ -87,24 +98,19 @@ fn parse(text: &[u8]) -> Result<v1::Fact, String> {
     })
 }
 
-pub(super) async fn run(command: FactsCommand, client: &Client) -> Result<Answer, Failure> {
-    let FactsCommand::Publish { file, source, stop_on_error } = command;
-    publish(file.as_deref(), source, stop_on_error, client).await
+pub(super) async fn run(command: FactsCommand, client: &Client, format: Format) -> Result<Answer, Failure> {
+    match command {
+        FactsCommand::Publish { file, source, stop_on_error } => {
+            publish(file.as_deref(), source, stop_on_error, client).await
+        }
+        FactsCommand::Types { command } => types::run(command, client, format).await,
+    }
 }
 
 async fn publish(file: Option<&Path>, source: String, stop_on_error: bool, client: &Client) -> Result<Answer, Failure> {
     let (reader, size_bytes) = input::open(file)?;
-    let mut publisher = Publisher {
-        ingest: IngestServiceClient::new(client.service()),
-        source,
-        tally: Tally::default(),
-        progress: Progress::over(size_bytes),
-        stop_on_error,
-        stopped: false,
-        lanes: HashMap::new(),
-        under_way: FuturesUnordered::new(),
-        waiting: 0,
-    };
+    let ingest = IngestServiceClient::new(client.service());
+    let mut publisher = Publisher::new(ingest, source, stop_on_error, Progress::over(size_bytes));
     let outcome = publisher.pass(lines::read(reader, parse).boxed()).await;
     publisher.progress.finish();
     let tally = publisher.tally;
@@ -116,11 +122,6 @@ async fn publish(file: Option<&Path>, source: String, stop_on_error: bool, clien
     }
 }
 
-/// Whom a fact is about, or itself where it is about nobody.
-type Lane = Vec<String>;
-
-type Answered = (Item<v1::Fact>, Lane, Result<v1::PublishFactResponse, Status>);
-
 /// One file's way in.
 struct Publisher {
     ingest: IngestServiceClient<Service>,
@@ -129,112 +130,91 @@ struct Publisher {
     progress: Progress,
     stop_on_error: bool,
     stopped: bool,
-    /// Facts that wait for the one of their lane that is under way: each lane here has one.
-    lanes: HashMap<Lane, VecDeque<Item<v1::Fact>>>,
-    under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Answered>>>>,
-    /// Facts in `lanes`.
-    waiting: usize,
 }
 
 impl Publisher {
-    /// Sends all lines, and takes all answers.
+    fn new(ingest: IngestServiceClient<Service>, source: String, stop_on_error: bool, progress: Progress) -> Publisher {
+        Publisher { ingest, source, tally: Tally::default(), progress, stop_on_error, stopped: false }
+    }
+
+    /// Sends all lines in batches of what there is to read, one at a time.
     async fn pass(&mut self, mut lines: impl Stream<Item = Line<v1::Fact>> + Unpin) -> Result<(), Failure> {
-        let mut outcome = Ok(());
-        let mut more = true;
+        let mut batch: Vec<Item<v1::Fact>> = Vec::new();
+        let mut bytes = 0;
         loop {
-            let has_room = self.under_way.len() + self.waiting < WINDOW;
-            tokio::select! {
-                line = lines.next(), if more && has_room && !self.stopped => match line {
-                    Some(Line::Item(item)) => self.enqueue(item),
-                    Some(Line::Malformed { line, message }) => self.refuse(line, "", "MALFORMED_LINE", &message),
-                    Some(Line::Unreadable(source)) => {
-                        more = false;
-                        outcome = Err(Failure::Unreadable { path: "the rest of the input".into(), source });
+            let next = if batch.is_empty() { Some(lines.next().await) } else { lines.next().now_or_never() };
+            let ended = matches!(next, Some(None));
+            let mut outcome = Ok(None);
+            match next {
+                Some(Some(Line::Item(mut item))) => {
+                    if item.what.source.is_empty() {
+                        item.what.source.clone_from(&self.source);
                     }
-                    None => more = false,
-                },
-                Some((item, lane, answer)) = self.under_way.next() => {
-                    if let Err(lost) = self.settle(item, answer) {
-                        outcome = outcome.and(Err(lost));
-                        self.stopped = true;
+                    bytes += item.what.properties_json.len();
+                    batch.push(item);
+                    if batch.len() < BATCH && bytes < BATCH_BYTES {
+                        continue;
                     }
-                    self.next_of(lane);
                 }
-                else => return outcome,
+                Some(Some(Line::Malformed { line, message })) => outcome = Ok(Some((line, message))),
+                Some(Some(Line::Unreadable(source))) => {
+                    outcome = Err(Failure::Unreadable { path: "the rest of the input".into(), source });
+                }
+                // What has arrived does not wait for more.
+                Some(None) | None => {}
+            }
+            bytes = 0;
+            self.send(std::mem::take(&mut batch)).await?;
+            if let Some((line, message)) = outcome? {
+                self.refuse(line, "", "MALFORMED_LINE", &message);
+            }
+            if self.stopped || ended {
+                return Ok(());
             }
         }
     }
 
-    fn enqueue(&mut self, mut item: Item<v1::Fact>) {
-        if item.what.source.is_empty() {
-            item.what.source.clone_from(&self.source);
-        }
-        let mut lane: Lane = item.what.identifiers.iter().map(|i| format!("{}:{}", i.key, i.value)).collect();
-        lane.sort();
-        if lane.is_empty() {
-            lane = vec![item.what.source.clone(), item.what.fact_id.clone()];
-        }
-        match self.lanes.get_mut(&lane) {
-            Some(queue) => {
-                queue.push_back(item);
-                self.waiting += 1;
-            }
-            None => {
-                self.lanes.insert(lane.clone(), VecDeque::new());
-                self.send(item, lane);
-            }
-        }
-    }
-
-    /// Lets the next fact of a lane go.
-    fn next_of(&mut self, lane: Lane) {
-        let next = self.lanes.get_mut(&lane).and_then(VecDeque::pop_front);
-        self.waiting -= usize::from(next.is_some());
-        match next {
-            Some(item) if self.stopped => {
-                // It never left; so with those behind it.
-                let behind = self.lanes.remove(&lane).map_or(0, |queue| queue.len());
-                self.waiting -= behind;
-                self.tally.unsent += 1 + behind as u64;
-                drop(item);
-            }
-            Some(item) => self.send(item, lane),
-            None => drop(self.lanes.remove(&lane)),
-        }
-    }
-
-    fn send(&self, mut item: Item<v1::Fact>, lane: Lane) {
-        let mut ingest = self.ingest.clone();
-        self.under_way.push(Box::pin(async move {
-            loop {
-                let request = v1::PublishFactRequest { fact: Some(item.what.clone()) };
+    /// Sends a batch, and again what the server has no room for; an error where there is no server any more.
+    async fn send(&mut self, mut batch: Vec<Item<v1::Fact>>) -> Result<(), Failure> {
+        while !batch.is_empty() {
+            let facts = batch.iter().map(|item| item.what.clone()).collect();
+            let answer = self.ingest.batch_publish_facts(v1::BatchPublishFactsRequest { facts }).await;
+            let results = match answer {
+                Ok(answer) => answer.into_inner().results.into_iter().map(status_of).collect(),
+                Err(status) if is_lost(&status) => {
+                    self.tally.unanswered += batch.len() as u64;
+                    let (first, last) = (batch[0].line, batch[batch.len() - 1].line);
+                    self.progress
+                        .note(&format!("no answer to lines {first} to {last}: repeating the file is harmless"));
+                    return Err(status.into());
+                }
+                Err(status) => vec![Err(status); batch.len()],
+            };
+            let mut again = Vec::new();
+            let missing = || Err(Status::internal("the answer has too few results"));
+            let mut results: std::vec::IntoIter<Result<(), Status>> = results.into_iter();
+            for (i, mut item) in batch.into_iter().enumerate() {
+                self.progress.at(item.end_bytes);
                 item.tries += 1;
-                let answer = ingest.publish_fact(request).await.map(tonic::Response::into_inner);
-                match &answer {
+                match results.next().unwrap_or_else(missing) {
+                    Ok(()) => self.tally.published += 1,
                     Err(status) if status.code() == Code::Unavailable && item.tries < TRIES_MAX => {
                         let asked = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
                         item.wait = asked.unwrap_or(Duration::from_millis(100 << item.tries));
-                        tokio::time::sleep(item.wait).await;
+                        again.push(item);
                     }
-                    _ => return (item, lane, answer),
+                    Err(status) => {
+                        // The line says where it is; its place in the batch says nothing to whoever has the file.
+                        let message = status.message();
+                        let message = message.strip_prefix(&format!("facts[{i}].")).unwrap_or(message);
+                        self.refuse(item.line, &item.what.fact_id, &reason_of(&status), message);
+                    }
                 }
             }
-        }));
-    }
-
-    /// Puts an answer down; an error where there is no server any more.
-    fn settle(&mut self, item: Item<v1::Fact>, answer: Result<v1::PublishFactResponse, Status>) -> Result<(), Failure> {
-        self.progress.at(item.end_bytes);
-        match answer {
-            Ok(_) => self.tally.published += 1,
-            Err(status) if is_lost(&status) => {
-                self.tally.unanswered += 1;
-                if !self.stopped {
-                    self.progress.note(&format!("no answer to line {}: repeating the file is harmless", item.line));
-                }
-                return Err(status.into());
+            if let Some(wait) = again.iter().map(|item| item.wait).max() {
+                tokio::time::sleep(wait).await;
             }
-            Err(status) => self.refuse(item.line, &item.what.fact_id, &reason_of(&status), status.message()),
+            batch = again;
         }
         Ok(())
     }
@@ -246,6 +226,17 @@ impl Publisher {
             self.progress.note(&output::harmless(&format!("line {line}:{id} {reason}: {message}")));
             self.stopped |= self.stop_on_error;
         }
+    }
+}
+
+fn status_of(result: v1::FactResult) -> Result<(), Status> {
+    match result.outcome {
+        Some(Outcome::Receipt(_)) => Ok(()),
+        Some(Outcome::Error(error)) => {
+            let details = error.encode_to_vec().into();
+            Err(Status::with_details(Code::from_i32(error.code), error.message, details))
+        }
+        None => Err(Status::internal("the answer is empty")),
     }
 }
 
@@ -261,21 +252,18 @@ struct Tally {
     published: u64,
     refused: BTreeMap<String, u64>,
     unanswered: u64,
-    unsent: u64,
 }
 
 impl Tally {
     fn has_failures(&self) -> bool {
-        self.unanswered + self.unsent > 0 || self.refused.keys().any(|reason| reason != EXISTS)
+        self.unanswered > 0 || self.refused.keys().any(|reason| reason != EXISTS)
     }
 
     fn rows(&self) -> Vec<serde_json::Value> {
         let mut rows = vec![json!({ "outcome": "published", "facts": self.published })];
         rows.extend(self.refused.iter().map(|(reason, count)| json!({ "outcome": reason, "facts": count })));
-        for (outcome, count) in [("unanswered", self.unanswered), ("unsent", self.unsent)] {
-            if count > 0 {
-                rows.push(json!({ "outcome": outcome, "facts": count }));
-            }
+        if self.unanswered > 0 {
+            rows.push(json!({ "outcome": "unanswered", "facts": self.unanswered }));
         }
         rows
     }

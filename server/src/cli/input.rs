@@ -79,12 +79,12 @@ pub(super) fn read_secret(path: &Path) -> Result<String, Failure> {
     }
 }
 
-/// `phoneNumber` and `email`, where given.
-pub(super) fn identifiers(phones: &[String], emails: &[String]) -> Vec<v1::Identifier> {
+/// `phoneNumber`, `email` and `externalId`, where given.
+pub(super) fn identifiers(phones: &[String], emails: &[String], external_ids: &[String]) -> Vec<v1::Identifier> {
     let of = |key: &'static str, values: &[String]| {
         values.iter().map(move |value| v1::Identifier { key: key.into(), value: value.clone() }).collect::<Vec<_>>()
     };
-    [of("phoneNumber", phones), of("email", emails)].concat()
+    [of("phoneNumber", phones), of("email", emails), of("externalId", external_ids)].concat()
 }
 
 /// `500ms`, `5s`, `5m`, `2h`; in milliseconds.

@@ -1,4 +1,4 @@
-//! `replay` and `jobs`: work that a server does by itself, and that one may watch.
+//! `replay` and `jobs`: work that a server does by itself, and that one may watch or ask for.
 //!
 //! ```text
 //! replay, dead-letters redrive ──▶ job on the server ──GetDeliveryJob──▶ bar ──▶ the job as it ended
@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use punchline_proto::v1;
+use punchline_proto::v1::admin_service_client::AdminServiceClient;
 use punchline_proto::v1::delivery_service_client::DeliveryServiceClient;
 use punchline_proto::v1::subscription_service_client::SubscriptionServiceClient;
 use tonic::{Code, Status};
@@ -20,7 +21,7 @@ use tonic::{Code, Status};
 use super::client::Client;
 use super::failure::Failure;
 use super::input;
-use super::message::{json, json_of};
+use super::message::{json, json_all, json_of};
 use super::output::{self, Answer};
 use super::progress::Progress;
 
@@ -69,10 +70,15 @@ pub(super) struct ReplayArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobsCommand {
-    /// Jobs of one subscription: all that run, and the newest that ended
+    /// What the clock does, with last and next runs; or jobs of one subscription
     List {
-        /// As `subscriptions list` or `consumers list` shows it
-        subscription_id: String,
+        /// All of its jobs that run, and the newest that ended; as `subscriptions list` or `consumers list` shows it
+        subscription_id: Option<String>,
+    },
+    /// Run a job of the clock now, for the period that was due last, and wait for its end
+    Run {
+        /// As `jobs list` shows it
+        job: String,
     },
     /// How a job stands
     Get {
@@ -95,6 +101,7 @@ pub(super) struct JobRef {
     job_id: String,
 }
 
+const CLOCK_COLUMNS: &[&str] = &["job", "next_run_at", "last_run_at", "last_completed_at", "last_concerned", "running"];
 const COLUMNS: &[&str] = &["job_id", "kind", "state", "started_at", "from_sequence", "to_sequence", "done", "put_back"];
 
 pub(super) async fn replay(args: ReplayArgs, client: &Client) -> Result<Answer, Failure> {
@@ -126,7 +133,16 @@ pub(super) async fn replay(args: ReplayArgs, client: &Client) -> Result<Answer, 
 pub(super) async fn jobs(command: JobsCommand, client: &Client) -> Result<Answer, Failure> {
     let mut service = DeliveryServiceClient::new(client.service());
     match command {
-        JobsCommand::List { subscription_id } => {
+        JobsCommand::List { subscription_id: None } => {
+            let mut admin = AdminServiceClient::new(client.service());
+            let listed = admin.list_jobs(v1::ListJobsRequest {}).await?.into_inner();
+            Ok(Answer::Rows(CLOCK_COLUMNS, json_all(&listed.jobs)))
+        }
+        JobsCommand::Run { job } => {
+            let mut admin = AdminServiceClient::new(client.service());
+            Ok(Answer::One(json_of(&admin.run_job(v1::RunJobRequest { job }).await?.into_inner().job)))
+        }
+        JobsCommand::List { subscription_id: Some(subscription_id) } => {
             let request = v1::ListDeliveryJobsRequest { subscription_id };
             let listed = service.list_delivery_jobs(request).await?.into_inner();
             let row = |job: &v1::DeliveryJob| {

@@ -34,10 +34,11 @@ macro_rules! api_messages {
 }
 
 api_messages! {
-    Advertiser Attempt Balance Campaign Consumer Credential Delivery DeliveryJob Dialect DropDeadLettersResponse Entry
-    Event EventType Member PunchcardState Receipt Subscription CreateSubscriptionResponse ExplainEntryResponse
-    GetStatusResponse IssueCredentialResponse RotateSecretResponse
-    TestSubscriptionResponse
+    Account Advertiser Attempt Balance Campaign Consumer Coupon CouponBook Credential Delivery DeliveryJob Dialect
+    DropDeadLettersResponse Entry Event EventType FactType Hold Job Member Obligation PunchcardState Receipt Redemption Reward
+    Segment Settings SimulateConsumptionResponse SimulatedRule SimulationResult Standing Subscription
+    AddCouponsResponse CreateCouponBookResponse CreateSubscriptionResponse ExplainEntryResponse GetStatusResponse
+    IssueCredentialResponse RotateSecretResponse SendGiftCardResponse TestSubscriptionResponse
 }
 
 /// A message as JSON.

@@ -8,10 +8,12 @@
 //! goes on (a stream, a listener) writes lines itself.
 
 mod admin;
+mod balances;
 mod campaigns;
 mod client;
 mod consumers;
 mod consumptions;
+mod coupons;
 mod deliveries;
 mod dialects;
 mod events;
@@ -24,6 +26,8 @@ mod members;
 mod message;
 pub(crate) mod output;
 mod progress;
+mod rewards;
+mod segments;
 mod subscriptions;
 mod webhooks;
 
@@ -102,6 +106,46 @@ enum Command {
         #[command(subcommand)]
         command: members::MembersCommand,
     },
+    /// Correct, set aside, move and take back what members have
+    Balances {
+        #[command(subcommand)]
+        command: balances::BalancesCommand,
+    },
+    /// What members may have for points and coins
+    Rewards {
+        #[command(subcommand)]
+        command: rewards::RewardsCommand,
+    },
+    /// Exchanges of points and coins for rewards
+    Redemptions {
+        #[command(subcommand)]
+        command: rewards::RedemptionsCommand,
+    },
+    /// What subscribers have to pay out
+    Obligations {
+        #[command(subcommand)]
+        command: rewards::ObligationsCommand,
+    },
+    /// Books of codes
+    Coupons {
+        #[command(subcommand)]
+        command: coupons::CouponsCommand,
+    },
+    /// Gift cards
+    GiftCards {
+        #[command(subcommand)]
+        command: rewards::GiftCardsCommand,
+    },
+    /// Members who have something in common
+    Segments {
+        #[command(subcommand)]
+        command: segments::SegmentsCommand,
+    },
+    /// What holds for all campaigns of the advertiser
+    Settings {
+        #[command(subcommand)]
+        command: segments::SettingsCommand,
+    },
     /// Webhook subscriptions
     Subscriptions {
         #[command(subcommand)]
@@ -124,7 +168,7 @@ enum Command {
     },
     /// Send past events to one subscription again, with the same webhook-id: as a job
     Replay(jobs::ReplayArgs),
-    /// Replays and redrives
+    /// What the clock does; and replays and redrives of a subscription
     Jobs {
         #[command(subcommand)]
         command: jobs::JobsCommand,
@@ -324,8 +368,16 @@ fn remote(command: Command, options: &ClientOptions, format: Format) -> Result<A
             Command::Credentials { command } => admin::credentials(command, &client).await,
             Command::Campaigns { command } => campaigns::run(command, &client).await,
             Command::Consumptions { command } => consumptions::run(command, &client).await,
-            Command::Facts { command } => facts::run(command, &client).await,
+            Command::Facts { command } => facts::run(command, &client, format).await,
             Command::Members { command } => members::run(command, &client).await,
+            Command::Balances { command } => balances::run(command, &client).await,
+            Command::Rewards { command } => rewards::rewards(command, &client).await,
+            Command::Redemptions { command } => rewards::redemptions(command, &client).await,
+            Command::Obligations { command } => rewards::obligations(command, &client).await,
+            Command::Coupons { command } => coupons::run(command, &client).await,
+            Command::GiftCards { command } => rewards::gift_cards(command, &client).await,
+            Command::Segments { command } => segments::segments(command, &client).await,
+            Command::Settings { command } => segments::settings(command, &client).await,
             Command::Subscriptions { command } => subscriptions::run(*command, &client).await,
             Command::Dialects { command } => dialects::run(command, &client).await,
             Command::Deliveries { command } => deliveries::deliveries(command, &client).await,
@@ -377,6 +429,38 @@ mod tests {
             "members balances --phone 40720005123",
             "members register --phone 40720005123 --email a@b --join velo-club --attribute a=b",
             "members explain 17",
+            "members balances 0198 --at-sequence 5",
+            "members balances --external-id u-1 --at-time 2025-01-01",
+            "members holds 0198",
+            "members merge 0198 --from 0199",
+            "members import --file x.jsonl --suppress-events --join velo-club",
+            "members register --external-id u-1 --suppress-events",
+            "balances adjust 0198 --coins --amount -5 --reason x",
+            "balances hold 0198 --hold-id h --points-of velo --amount 5 --expires-at 2030-01-01",
+            "balances post 0198 --hold-id h --amount 3",
+            "balances void 0198 --hold-id h",
+            "balances transfer --phone 1 --to 0199 --coins --amount 5 --reason x",
+            "balances reverse 0198 --entry 17 --reason x",
+            "campaigns simulate --file x.toml --from-time 2025-01-01 --to-sequence 9",
+            "campaigns standings velo weekly --previous-round --limit 3",
+            "rewards apply --file x.toml",
+            "redemptions start 0198 --reward mug --redemption-id r-1",
+            "redemptions complete r-1 --voucher-code X",
+            "redemptions fail r-1 --reason x",
+            "redemptions refund r-1",
+            "redemptions list --member 0198 --limit 5",
+            "obligations list --open",
+            "obligations confirm ob-1-1 --reference x",
+            "coupons create-book summer --generate 5 --prefix S- --uses-max 2",
+            "coupons add summer --codes-file x",
+            "coupons assign 0198 --book summer --usage-id u",
+            "coupons use summer X --usage-id u --order-id o --discount-amount 5",
+            "coupons roll-back summer X --usage-id u",
+            "gift-cards send 0198 --gift-card-id g --code X --value 10",
+            "segments apply vip --condition member.points>=5 --name VIP",
+            "settings set --time-zone Europe/Bucharest --coins-overdraft 5",
+            "jobs list",
+            "jobs run birthdays",
             "subscriptions create --url https://x --type points.* --header X-A:b --retry-delays 5s,5m",
             "subscriptions update 0198 --no-retries",
             "deliveries list 0198 --state waiting",
@@ -399,6 +483,9 @@ mod tests {
             "consumers list",
             "consumers delete mail",
             "facts publish --file x.jsonl --source shop",
+            "facts types list",
+            "facts types register fitting.booked --schema x.json --description y --etag 3",
+            "facts types show fitting.booked",
             "events consume mail --from-start --type points.* --max-in-flight 4 --exec cat",
             "events consume mail --from-sequence 5 --limit 1",
             "events types points.credited --dialect rehook",
@@ -423,6 +510,10 @@ mod tests {
         let wrong = [
             "members get",
             "members get 0198 --phone 1",
+            "members balances 0198 --at-sequence 5 --at-time 2025-01-01",
+            "balances adjust 0198 --coins --points-of velo --amount 5 --reason x",
+            "coupons add summer --codes-file x --generate 5",
+            "settings set",
             "subscriptions create",
             "subscriptions create --url https://x --no-retries --retry-delays 5s",
             "serve --set nonsense",

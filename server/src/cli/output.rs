@@ -176,7 +176,7 @@ fn joined(items: impl Iterator<Item = String>, separator: &str) -> String {
 
 /// `SUBSCRIPTION_STATE_ACTIVE` is `active` where only people look.
 fn enum_word(text: &str) -> Option<String> {
-    const PREFIXES: [&str; 11] = [
+    const PREFIXES: [&str; 14] = [
         "SUBSCRIPTION_STATE_",
         "BREAKER_STATE_",
         "ORDERING_",
@@ -188,6 +188,9 @@ fn enum_word(text: &str) -> Option<String> {
         "SCOPE_",
         "PERIOD_",
         "OVERFLOW_",
+        "REDEMPTION_STATE_",
+        "STACKING_",
+        "TIER_BASIS_KIND_",
     ];
     PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)).map(str::to_ascii_lowercase)
 }

@@ -1,8 +1,9 @@
-//! Advertisers and credentials.
+//! Advertisers, credentials, jobs.
 
 use punchline_engine::id::AdvertiserId;
 use punchline_engine::loyalty::tenant::{Advertiser, Credential, Scope};
 use punchline_proto::v1;
+use punchline_runtime::jobs::JobStatus;
 
 use super::timestamp;
 use crate::refuse::Refused;
@@ -30,6 +31,18 @@ pub fn credential(credential: &Credential) -> v1::Credential {
         created_at: Some(timestamp(credential.created_at)),
         revoked_at: credential.revoked_at.map(timestamp),
         write_key: credential.write_key,
+    }
+}
+
+/// How a job stands, for the wire.
+pub fn job(status: &JobStatus) -> v1::Job {
+    v1::Job {
+        job: status.job.as_str().into(),
+        last_run_at: status.last.map(|last| timestamp(last.run.at)),
+        last_completed_at: status.last.map(|last| timestamp(last.completed_at)),
+        last_concerned: status.last.map(|last| last.concerned).unwrap_or_default(),
+        next_run_at: Some(timestamp(status.next.at)),
+        running: status.running.is_some(),
     }
 }
 

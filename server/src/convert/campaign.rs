@@ -2,14 +2,15 @@
 
 use prost_types::Timestamp;
 use punchline_engine::loyalty::campaign::{
-    Campaign, Cap, DynamicEvent, EarningRule, Overflow, Punchcard, SkuSelector, StampReward, Validity,
+    Campaign, Cap, DynamicEvent, EarningRule, ExternalReward, Overflow, Punchcard, SkuSelector, StampReward, Validity,
 };
 use punchline_engine::quantity::{Coins, Points};
 use punchline_engine::time::Period;
 use punchline_proto::v1;
 use v1::earning_rule::Skus;
 
-use super::{id, instant, timestamp};
+use super::programme::{condition, programme, programme_to_wire};
+use super::{id, instant, optional_id, timestamp, word};
 use crate::refuse::Refused;
 
 /// A campaign as it came in; its bounds are the engine's to check.
@@ -18,6 +19,7 @@ use crate::refuse::Refused;
 ///
 /// `INVALID_FIELD`, with the field.
 pub fn campaign(given: v1::Campaign) -> Result<Campaign, Refused> {
+    let programme = programme(&given)?;
     let punchcards = given.punchcards.into_iter().enumerate();
     let rules = given.rules.into_iter().enumerate();
     Ok(Campaign {
@@ -29,11 +31,38 @@ pub fn campaign(given: v1::Campaign) -> Result<Campaign, Refused> {
         dynamic_events: (given.dynamic_events.into_iter())
             .map(|event| DynamicEvent { sku: event.sku, name: event.name })
             .collect(),
+        programme,
         version: 0,
     })
 }
 
-fn validity(at: &str, from: Option<Timestamp>, until: Option<Timestamp>) -> Result<Validity, Refused> {
+/// A field of a campaign under its name in the proto files: the engine has its own, shorter ones.
+pub fn campaign_field(mut refused: Refused) -> Refused {
+    const NAMES: [(&str, &str, &str); 10] = [
+        ("rules[", "].id", "].rule_id"),
+        ("rules[", "].coupon_book", "].coupon_book_id"),
+        ("punchcards[", "].id", "].punchcard_id"),
+        ("tiers[", "].id", "].tier_id"),
+        ("multipliers[", "].id", "].multiplier_id"),
+        ("multipliers[", "].tier", "].tier_id"),
+        ("multipliers[", "].segment", "].segment_id"),
+        ("leaderboards[", "].id", "].leaderboard_id"),
+        ("", "].validity.ends_at", "].ends_at"),
+        ("validity.", "ends_at", "ends_at"),
+    ];
+    let Some(field) = refused.field.as_mut() else { return refused };
+    let named = NAMES.iter().find(|(begins, ends, _)| field.path.starts_with(begins) && field.path.ends_with(ends));
+    let Some((_, ends, wire)) = named else { return refused };
+    let stem = field.path.strip_suffix(ends).unwrap_or_default().trim_end_matches("validity.");
+    let path = format!("{stem}{wire}");
+    if let Some(rest) = refused.message.strip_prefix(field.path.as_str()) {
+        refused.message = format!("{path}{rest}");
+    }
+    field.path = path;
+    refused
+}
+
+pub(super) fn validity(at: &str, from: Option<Timestamp>, until: Option<Timestamp>) -> Result<Validity, Refused> {
     let instant =
         |field: &str, given: Option<Timestamp>| given.map(|t| instant(&format!("{at}{field}"), t)).transpose();
     Ok(Validity { starts_at: instant("starts_at", from)?, ends_at: instant("ends_at", until)? })
@@ -53,6 +82,11 @@ fn rule(at: &str, given: v1::EarningRule) -> Result<EarningRule, Refused> {
         let punchcard_id = id(&format!("{at}.stamps.punchcard_id"), &stamps.punchcard_id)?;
         Ok::<_, Refused>(StampReward { punchcard_id, per_unit: stamps.per_unit })
     };
+    let external = |external: v1::ExternalReward| {
+        let reward_id = id(&format!("{at}.external.reward_id"), &external.reward_id)?;
+        let (reward_name, amount) = (external.reward_name, external.amount);
+        Ok::<_, Refused>(ExternalReward { reward_id, reward_name, amount })
+    };
     let caps = given.caps.into_iter().enumerate();
     Ok(EarningRule {
         id: id(&format!("{at}.rule_id"), &given.rule_id)?,
@@ -62,21 +96,35 @@ fn rule(at: &str, given: v1::EarningRule) -> Result<EarningRule, Refused> {
         stamps: given.stamps.map(stamps).transpose()?,
         caps: caps.map(|(i, c)| cap(&format!("{at}.caps[{i}]"), c)).collect::<Result<_, _>>()?,
         validity: validity(&format!("{at}."), given.starts_at, given.ends_at)?,
+        condition: condition(&format!("{at}.condition"), &given.condition)?,
+        coupon_book: optional_id(&format!("{at}.coupon_book_id"), &given.coupon_book_id)?,
+        external: given.external.map(external).transpose()?,
     })
 }
 
 fn cap(at: &str, given: v1::Cap) -> Result<Cap, Refused> {
-    let period = match given.period() {
-        v1::Period::Day => Period::Day,
-        v1::Period::Week => Period::Week,
-        v1::Period::Month => Period::Month,
-        v1::Period::Campaign => Period::Campaign,
-        v1::Period::Unspecified => {
-            let rule = "must be a day, a week, a month or the campaign";
-            return Err(Refused::field(format!("{at}.period"), given.period.to_string(), rule));
-        }
-    };
+    let period = period(&format!("{at}.period"), given.period)?;
     Ok(Cap { period, units_max: given.units_max })
+}
+
+pub(super) fn period(field: &str, given: i32) -> Result<Period, Refused> {
+    let rule = "must be a day, a week, a month or the campaign";
+    match word(field, given, rule)? {
+        v1::Period::Day => Ok(Period::Day),
+        v1::Period::Week => Ok(Period::Week),
+        v1::Period::Month => Ok(Period::Month),
+        v1::Period::Campaign => Ok(Period::Campaign),
+        v1::Period::Unspecified => Err(Refused::field(field, given.to_string(), rule)),
+    }
+}
+
+pub(super) fn period_to_wire(period: Period) -> v1::Period {
+    match period {
+        Period::Day => v1::Period::Day,
+        Period::Week => v1::Period::Week,
+        Period::Month => v1::Period::Month,
+        Period::Campaign => v1::Period::Campaign,
+    }
 }
 
 fn punchcard(at: &str, given: v1::Punchcard) -> Result<Punchcard, Refused> {
@@ -101,7 +149,7 @@ fn punchcard(at: &str, given: v1::Punchcard) -> Result<Punchcard, Refused> {
 /// A campaign, for the wire.
 pub fn to_wire(campaign: &Campaign) -> v1::Campaign {
     let dynamic_event = |event: &DynamicEvent| v1::DynamicEvent { sku: event.sku.clone(), name: event.name.clone() };
-    v1::Campaign {
+    let wire = v1::Campaign {
         campaign_id: campaign.id.to_string(),
         name: campaign.name.clone(),
         starts_at: campaign.validity.starts_at.map(timestamp),
@@ -110,7 +158,9 @@ pub fn to_wire(campaign: &Campaign) -> v1::Campaign {
         punchcards: campaign.punchcards.iter().map(punchcard_to_wire).collect(),
         dynamic_events: campaign.dynamic_events.iter().map(dynamic_event).collect(),
         etag: campaign.version.to_string(),
-    }
+        ..Default::default()
+    };
+    programme_to_wire(&campaign.programme, wire)
 }
 
 fn rule_to_wire(rule: &EarningRule) -> v1::EarningRule {
@@ -123,14 +173,11 @@ fn rule_to_wire(rule: &EarningRule) -> v1::EarningRule {
         punchcard_id: stamps.punchcard_id.to_string(),
         per_unit: stamps.per_unit,
     };
-    let cap = |cap: &Cap| {
-        let period = match cap.period {
-            Period::Day => v1::Period::Day,
-            Period::Week => v1::Period::Week,
-            Period::Month => v1::Period::Month,
-            Period::Campaign => v1::Period::Campaign,
-        };
-        v1::Cap { period: period.into(), units_max: cap.units_max }
+    let cap = |cap: &Cap| v1::Cap { period: period_to_wire(cap.period).into(), units_max: cap.units_max };
+    let external = |external: &ExternalReward| v1::ExternalReward {
+        reward_id: external.reward_id.to_string(),
+        reward_name: external.reward_name.clone(),
+        amount: external.amount,
     };
     v1::EarningRule {
         rule_id: rule.id.to_string(),
@@ -141,6 +188,9 @@ fn rule_to_wire(rule: &EarningRule) -> v1::EarningRule {
         caps: rule.caps.iter().map(cap).collect(),
         starts_at: rule.validity.starts_at.map(timestamp),
         ends_at: rule.validity.ends_at.map(timestamp),
+        condition: rule.condition.as_ref().map(|c| c.as_str().to_owned()).unwrap_or_default(),
+        coupon_book_id: rule.coupon_book.as_ref().map(ToString::to_string).unwrap_or_default(),
+        external: rule.external.as_ref().map(external),
     }
 }
 

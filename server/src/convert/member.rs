@@ -1,11 +1,11 @@
 //! Members.
 
 use punchline_engine::loyalty::campaign::Campaign;
-use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::loyalty::member::{Card, Identifier, Member, Profile};
 use punchline_proto::v1;
 
-use super::{balance, timestamp};
+use super::ledger::{account, accounts_of, balance};
+use super::timestamp;
 use crate::refuse::Refused;
 
 /// A member, for the wire.
@@ -13,8 +13,10 @@ pub fn member(member: &Member) -> v1::Member {
     let card = |card: &Card| v1::Card {
         campaign_id: card.campaign_id.to_string(),
         joined_at: Some(timestamp(card.joined_at)),
-        points: card.points.0,
+        points: card.points.balance,
         consumptions: card.consumptions,
+        tier_id: card.tier.as_ref().map(ToString::to_string).unwrap_or_default(),
+        points_earned: card.earned.iter().map(|(_, points)| points).sum(),
     };
     v1::Member {
         member_id: member.id.to_string(),
@@ -23,10 +25,14 @@ pub fn member(member: &Member) -> v1::Member {
         blocked: member.blocked.is_some(),
         blocked_reason: member.blocked.clone().unwrap_or_default(),
         cards: member.cards.iter().map(card).collect(),
-        coins: member.coins.0,
+        coins: member.coins.balance,
         created_at: Some(timestamp(member.created_at)),
         updated_at: Some(timestamp(member.updated_at)),
         etag: member.as_of.to_string(),
+        segment_ids: member.segments.iter().map(ToString::to_string).collect(),
+        channels: member.channels.clone(),
+        merged_into: member.merged_into.map(|id| id.to_string()).unwrap_or_default(),
+        erased_at: member.erased_at.map(timestamp),
     }
 }
 
@@ -147,8 +153,12 @@ impl MemberMask {
 
 /// All balances of a member: points for each card, then coins.
 pub fn balances(member: &Member) -> Vec<v1::Balance> {
-    let points = member.cards.iter().map(|card| balance(&Currency::Points(card.campaign_id.clone()), card.points.0));
-    points.chain([balance(&Currency::Coins, member.coins.0)]).collect()
+    accounts_of(member).map(|(currency, account)| balance(&currency, account.balance)).collect()
+}
+
+/// The same, with what they are made of.
+pub fn accounts(member: &Member) -> Vec<v1::Account> {
+    accounts_of(member).map(|(currency, of)| account(&currency, of)).collect()
 }
 
 /// The punchcards of one card: all that the campaign has, and those with stamps that it has no more.

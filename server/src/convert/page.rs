@@ -41,8 +41,20 @@ pub enum List {
     Deliveries = b'd',
     /// Attempts, by their place in the delivery log.
     Attempts = b't',
+    /// Types of facts, by name.
+    FactTypes = b'f',
     /// Advertisers, by id.
     Advertisers = b'a',
+    /// Segments, by id.
+    Segments = b'g',
+    /// Rewards, by id.
+    Rewards = b'r',
+    /// Coupon books, by id.
+    CouponBooks = b'b',
+    /// Redemptions, by id.
+    Redemptions = b'x',
+    /// Obligations, by id.
+    Obligations = b'o',
 }
 
 /// The token that goes on after `last`.

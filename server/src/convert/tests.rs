@@ -113,6 +113,9 @@ fn campaigns_go_there_and_back() {
             coins: 1,
             stamps: Some(v1::StampReward { punchcard_id: "card".into(), per_unit: 1 }),
             caps: vec![v1::Cap { period: v1::Period::Day.into(), units_max: 3 }],
+            condition: "member.points > 1".into(),
+            coupon_book_id: "summer".into(),
+            external: Some(v1::ExternalReward { reward_id: "cash".into(), reward_name: "Cash".into(), amount: 2 }),
             ..Default::default()
         }],
         punchcards: vec![v1::Punchcard {
@@ -125,6 +128,40 @@ fn campaigns_go_there_and_back() {
         }],
         dynamic_events: vec![v1::DynamicEvent { sku: "read".into(), name: "Article read".into() }],
         etag: "0".into(),
+        points: Some(v1::PointsPolicy { expire_after_days: 365, expiring_soon_days: 30, overdraft: 5 }),
+        multipliers: vec![v1::Multiplier {
+            multiplier_id: "gold-doubles".into(),
+            percent: 200,
+            tier_id: "gold".into(),
+            segment_id: "vip".into(),
+            condition: "line.quantity > 1".into(),
+            starts_at: Some(Timestamp { seconds: 1_735_689_600, nanos: 0 }),
+            ends_at: Some(Timestamp { seconds: 1_735_689_601, nanos: 0 }),
+        }],
+        stacking: v1::Stacking::Multiply.into(),
+        first_bonus: Some(v1::Bonus { points: 5, coins: 0 }),
+        birthday_bonus: Some(v1::Bonus { points: 0, coins: 7 }),
+        tiers: vec![v1::Tier { tier_id: "gold".into(), name: "Gold".into(), threshold: 100 }],
+        tier_basis: Some(v1::TierBasis { kind: v1::TierBasisKind::Earned.into(), months: 12 }),
+        leaderboards: vec![v1::Leaderboard {
+            leaderboard_id: "weekly".into(),
+            name: "Of the week".into(),
+            period: v1::Period::Week.into(),
+            prizes: vec![v1::Prize {
+                from_rank: 1,
+                to_rank: 3,
+                bonus: Some(v1::Bonus { points: 9, coins: 8 }),
+                reward_id: "mug".into(),
+            }],
+        }],
+        referral: Some(v1::Referral {
+            advocate: Some(v1::ReferralReward {
+                bonus: Some(v1::Bonus { points: 1, coins: 2 }),
+                reward_id: "mug".into(),
+            }),
+            friend: Some(v1::ReferralReward::default()),
+            rule_ids: vec!["coffee".into()],
+        }),
         ..Default::default()
     };
     let campaign = super::campaign::campaign(wire.clone()).expect("valid");
@@ -132,12 +169,16 @@ fn campaigns_go_there_and_back() {
     assert_eq!(super::campaign::to_wire(&campaign), wire);
 
     type Spoil = fn(&mut v1::Campaign);
-    let cases: [(Spoil, &str); 5] = [
+    let cases: [(Spoil, &str); 9] = [
         (|c| c.campaign_id = "Velo".into(), "campaign_id"),
         (|c| c.rules[0].skus = None, "rules[0].skus"),
         (|c| c.rules[0].caps[0].period = 9, "rules[0].caps[0].period"),
         (|c| c.punchcards[0].overflow = 9, "punchcards[0].overflow"),
         (|c| c.rules[0].ends_at = Some(Timestamp { seconds: i64::MIN, nanos: 0 }), "rules[0].ends_at"),
+        (|c| c.stacking = 9, "stacking"),
+        (|c| c.multipliers[0].condition = "1 +".into(), "multipliers[0].condition"),
+        (|c| c.leaderboards[0].prizes[0].reward_id = "A mug".into(), "leaderboards[0].prizes[0].reward_id"),
+        (|c| c.referral.as_mut().expect("there").rule_ids[0] = "!".into(), "referral.rule_ids[0]"),
     ];
     for (spoil, field) in cases {
         let mut wire = wire.clone();
@@ -184,4 +225,75 @@ fn subscriptions_keep_secrets_that_are_left_out() {
     let wire = to_wire(&entry, None, Sequence(25));
     assert_eq!((wire.cursor, wire.pending), (10, 15));
     assert_eq!((wire.headers["x-key"].as_str(), wire.basic_auth.expect("named").password.as_str()), ("", ""));
+}
+
+#[test]
+fn fields_of_campaigns_have_their_names_in_the_proto() {
+    for (engine, wire) in [
+        ("rules[2].id", "rules[2].rule_id"),
+        ("rules[2].coupon_book", "rules[2].coupon_book_id"),
+        ("rules[2].points", "rules[2].points"),
+        ("rules[2].validity.ends_at", "rules[2].ends_at"),
+        ("punchcards[0].id", "punchcards[0].punchcard_id"),
+        ("tiers[0].id", "tiers[0].tier_id"),
+        ("multipliers[1].tier", "multipliers[1].tier_id"),
+        ("multipliers[1].segment", "multipliers[1].segment_id"),
+        ("multipliers[1].validity.ends_at", "multipliers[1].ends_at"),
+        ("leaderboards[0].id", "leaderboards[0].leaderboard_id"),
+        ("validity.ends_at", "ends_at"),
+        ("name", "name"),
+    ] {
+        let refused = super::campaign::campaign_field(Refused::field(engine, "x", "is bad"));
+        assert_eq!(refused.message, format!("{wire} \"x\" is bad"));
+        assert_eq!(refused.field.expect("named").path, wire);
+    }
+}
+
+#[test]
+fn rewards_and_books_go_there_and_back() {
+    use super::reward::{coupon_book, coupon_book_to_wire, reward, reward_to_wire};
+    use punchline_engine::loyalty::coupon::BookKind;
+    use punchline_engine::loyalty::ledger::BookState;
+    let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    let wire = v1::Reward {
+        reward_id: "mug".into(),
+        campaign_id: "velo-club".into(),
+        reward_name: "A mug".into(),
+        description: "d".into(),
+        picture_url: "p".into(),
+        reward_link: "l".into(),
+        reward_value: "v".into(),
+        cost: Some(v1::Cost { kind: Some(v1::cost::Kind::Coins(3)) }),
+        stock: Some(0),
+        per_member_max: Some(2),
+        coupon_book_id: "summer".into(),
+        valid_from: at(5),
+        valid_to: at(6),
+        hold_ms: 1_000,
+        cool_down_ms: Some(0),
+        inactive: true,
+        redeemed: 7,
+        etag: "0".into(),
+    };
+    assert_eq!(reward_to_wire(&reward(wire.clone()).expect("valid"), 7), wire);
+    let wire = v1::CouponBook {
+        coupon_book_id: "summer".into(),
+        campaign_id: "velo-club".into(),
+        name: "n".into(),
+        external_id: "e".into(),
+        description: "d".into(),
+        picture_url: "p".into(),
+        discount_type: "percentage".into(),
+        discount_amount: 10,
+        valid_from: at(5),
+        valid_to: at(6),
+        expire_after_days: 4,
+        uses_max: 3,
+        generated: true,
+        codes: 9,
+        assigned: 8,
+        used: 7,
+    };
+    let state = BookState { codes: 9, assigned: 8, next_place: 0, used: 7 };
+    assert_eq!(coupon_book_to_wire(&coupon_book(wire.clone(), BookKind::Generated).expect("valid"), state), wire);
 }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use punchline_engine::command::Action;
 use punchline_engine::event::Event;
 use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
+use punchline_engine::loyalty::job::Job;
 use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope};
 use punchline_engine::rejection::Rejection;
 use punchline_proto::v1;
@@ -16,7 +17,7 @@ use tonic::{Request, Response};
 
 use super::{Answer, Api};
 use crate::auth;
-use crate::convert::admin::{advertiser, credential, scopes};
+use crate::convert::admin::{advertiser, credential, job, scopes};
 use crate::convert::page::{self, List};
 use crate::convert::{id, optional_id, timestamp};
 use crate::refuse::Refused;
@@ -198,6 +199,23 @@ impl AdminService for Api {
             rows: verified.rows,
             difference: verified.difference.unwrap_or_default(),
         }))
+    }
+
+    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Answer<v1::ListJobsResponse> {
+        let (tenant, _) = self.operators_tenant(request)?;
+        let jobs = self.state.node.jobs(Some(tenant)).await.map_err(Refused::from)?;
+        Ok(Response::new(v1::ListJobsResponse { jobs: jobs.iter().map(job).collect() }))
+    }
+
+    async fn run_job(&self, request: Request<v1::RunJobRequest>) -> Answer<v1::RunJobResponse> {
+        let (tenant, request) = self.operators_tenant(request)?;
+        let which = Job::parse(&request.job);
+        let which = which.ok_or_else(|| Refused::not_found("JOB_NOT_FOUND", "job", &request.job))?;
+        let node = &self.state.node;
+        node.run_job(tenant, which).await.map_err(Refused::from)?;
+        let jobs = node.jobs(Some(tenant)).await.map_err(Refused::from)?;
+        let found = jobs.iter().find(|status| status.job == which).map(job);
+        Ok(Response::new(v1::RunJobResponse { job: found }))
     }
 }
 

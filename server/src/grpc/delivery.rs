@@ -117,7 +117,15 @@ impl Api {
         wanted: impl Fn(&LoggedAttempt) -> bool + Send + 'static,
     ) -> Result<Scanned, Refused> {
         let log = self.state.node.delivery_log().clone();
-        let scanned = tokio::task::spawn_blocking(move || log.scan(&scan, wanted)).await;
+        let keys = self.state.node.member_keys().clone();
+        let scanned = tokio::task::spawn_blocking(move || {
+            let mut found = log.scan(&scan, wanted);
+            for attempt in &mut found.attempts {
+                attempt.response = keys.open_response(attempt.key_slot, &attempt.response).into();
+            }
+            found
+        })
+        .await;
         scanned.map_err(|error| Refused::internal("read the delivery log", &error))
     }
 
@@ -197,7 +205,7 @@ impl Api {
     }
 
     /// The positions of a range; its end is never beyond the head.
-    async fn positions(&self, range: Range) -> Result<(Sequence, Sequence), Refused> {
+    pub(super) async fn positions(&self, range: Range) -> Result<(Sequence, Sequence), Refused> {
         let from_time = range.from_time.map(|time| instant("from_time", time)).transpose()?;
         let to_time = range.to_time.map(|time| instant("to_time", time)).transpose()?;
         let head = self.head();
@@ -367,11 +375,11 @@ impl Api {
 }
 
 /// Part of the journal, as it was asked for; 0 and `None` leave it open.
-struct Range {
-    from: u64,
-    to: u64,
-    from_time: Option<Timestamp>,
-    to_time: Option<Timestamp>,
+pub(super) struct Range {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) from_time: Option<Timestamp>,
+    pub(super) to_time: Option<Timestamp>,
 }
 
 #[tonic::async_trait]
@@ -408,7 +416,9 @@ impl DeliveryService for Api {
             bytes_max: LOG_BYTES_A_DELIVERY_MAX,
         };
         let logged_attempts = self.logged(scan, |_| true).await?.attempts;
-        let remembered = self.row(id, sequence).await?.map(|row| row.log).unwrap_or_default();
+        let mut remembered = self.row(id, sequence).await?.map(|row| row.log).unwrap_or_default();
+        let keys = self.state.node.member_keys();
+        remembered.iter_mut().for_each(|log| log.response = keys.open_response(log.key_slot, &log.response));
         // What both know, the log knows better. After a replay numbers begin anew, times do not.
         let by_time: BTreeMap<_, _> = (remembered.into_iter())
             .map(|log| ((log.at, log.number), attempt(log, (sequence, &event_type))))

@@ -6,6 +6,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use punchline_engine::id::Tenant;
 use punchline_engine::loyalty::consumption::{Consumption, Receipt};
+use punchline_engine::loyalty::fact::FactReceipt;
 use punchline_engine::loyalty::tenant::Scope;
 use punchline_engine::rejection::{InvalidField, Rejection};
 use punchline_proto::v1;
@@ -13,11 +14,11 @@ use punchline_proto::v1::ingest_service_server::IngestService;
 use punchline_runtime::committer::Refusal;
 use tonic::{Request, Response, Status, Streaming};
 use v1::consumption_result::Outcome as Wire;
+use v1::fact_result::Outcome as FactOutcome;
 
 use super::{Answer, Api, Authorized};
-use crate::convert;
-use crate::ingest;
 use crate::refuse::Refused;
+use crate::{convert, facts, ingest};
 
 /// Where the consumption stands in a message of one.
 const ONE: &str = "consumption";
@@ -37,14 +38,7 @@ impl Api {
         let allowance = limit.take(tenant, u32::try_from(count).unwrap_or(u32::MAX), self.state.node.clock().now());
         let Some(retry_after_ms) = allowance.and_then(|allowance| allowance.retry_after_ms) else { return Ok(()) };
         ingest::count_refused("RATE_LIMIT_EXCEEDED", count);
-        let mut refused = Refused::rate_limited(retry_after_ms);
-        if count > limit.per_minute() as usize {
-            // No window is ever large enough.
-            let allowed = limit.per_minute();
-            refused.retry_after_ms = None;
-            refused.message = format!("a batch of {count} never fits into the limit of {allowed} a minute: split it");
-        }
-        Err(refused)
+        Err(Refused::batch_rate_limited(retry_after_ms, count, limit.per_minute()))
     }
 
     /// Counts as many consumptions as fit into the tenant's limit; gives their number, and what the others
@@ -67,13 +61,49 @@ impl IngestService for Api {
     async fn publish_fact(&self, request: Request<v1::PublishFactRequest>) -> Answer<v1::PublishFactResponse> {
         let (tenant, request) = self.tenant(request, Scope::Ingest)?;
         self.within_limit(tenant, 1)?;
-        let fact = convert::fact(convert::required("fact", request.fact)?);
-        let published = ingest::publish(&self.state.node, tenant, fact).await.map_err(Refused::from)?;
-        Ok(Response::new(v1::PublishFactResponse {
-            sequence: published.sequence.0,
-            recorded_at: Some(convert::timestamp(published.time)),
-            member_id: published.member_id.map(|id| id.to_string()).unwrap_or_default(),
-        }))
+        let fact = convert::fact::fact(convert::required("fact", request.fact)?);
+        let published = facts::publish(&self.state, tenant, fact).await.map_err(Refused::from)?;
+        let v1::FactReceipt { sequence, recorded_at, member_id } = convert::fact::receipt(&published);
+        Ok(Response::new(v1::PublishFactResponse { sequence, recorded_at, member_id }))
+    }
+
+    async fn batch_publish_facts(
+        &self,
+        request: Request<v1::BatchPublishFactsRequest>,
+    ) -> Answer<v1::BatchPublishFactsResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Ingest)?;
+        let count = request.facts.len();
+        if !(1..=facts::BATCH_MAX).contains(&count) {
+            return Err(Refused::field("facts", count.to_string(), "must be 1 to 1000").into());
+        }
+        self.within_limit(tenant, count)?;
+        let raw = request.facts.into_iter().map(|fact| Ok(convert::fact::fact(fact))).collect();
+        let published = facts::publish_all(&self.state, tenant, raw).await;
+        if let Some(why) = ingest::all_unavailable(&published) {
+            return Err(Refused::from(why).into());
+        }
+        let results = published.into_iter().enumerate().map(|(i, published)| fact_result(i, published)).collect();
+        Ok(Response::new(v1::BatchPublishFactsResponse { results }))
+    }
+
+    async fn register_fact_type(
+        &self,
+        request: Request<v1::RegisterFactTypeRequest>,
+    ) -> Answer<v1::RegisterFactTypeResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let fact_type = self.register_type(tenant, convert::required("fact_type", request.fact_type)?).await?;
+        Ok(Response::new(v1::RegisterFactTypeResponse { fact_type: Some(fact_type) }))
+    }
+
+    async fn get_fact_type(&self, request: Request<v1::GetFactTypeRequest>) -> Answer<v1::GetFactTypeResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let fact_type = self.fact_type(tenant, &request.name)?;
+        Ok(Response::new(v1::GetFactTypeResponse { fact_type: Some(fact_type) }))
+    }
+
+    async fn list_fact_types(&self, request: Request<v1::ListFactTypesRequest>) -> Answer<v1::ListFactTypesResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        self.fact_types(tenant, &request).map(Response::new).map_err(Status::from)
     }
 
     async fn record_consumption(
@@ -104,11 +134,8 @@ impl IngestService for Api {
         let check = |given| ingest::check(node, convert::consumption(given));
         let checked = request.consumptions.into_iter().map(check).collect();
         let results = ingest::record_all(node, tenant, checked, false).await;
-        // Where none was looked at, the call as a whole is to be tried again.
-        if let Some(Err(Refusal::Unavailable(why))) = results.first()
-            && results.iter().all(|result| matches!(result, Err(Refusal::Unavailable(_))))
-        {
-            return Err(Refused::from(why.clone()).into());
+        if let Some(why) = ingest::all_unavailable(&results) {
+            return Err(Refused::from(why).into());
         }
         let results = results.into_iter().enumerate();
         let results = results.map(|(i, recorded)| result(&format!("consumptions[{i}]"), recorded)).collect();
@@ -209,6 +236,22 @@ fn refused(at: &str, refusal: Refusal) -> Refused {
         Refusal::Rejected(Rejection::Invalid(invalid)) => convert::consumption_field(at, invalid).into(),
         other => other.into(),
     }
+}
+
+/// The result of the fact at index `i` of a batch.
+fn fact_result(i: usize, published: Result<FactReceipt, Refusal>) -> v1::FactResult {
+    let refused = |refusal| match refusal {
+        Refusal::Rejected(Rejection::Invalid(mut invalid)) => {
+            invalid.field = format!("facts[{i}].{}", invalid.field);
+            Refused::from(invalid)
+        }
+        other => Refused::from(other),
+    };
+    let outcome = match published {
+        Ok(receipt) => FactOutcome::Receipt(convert::fact::receipt(&receipt)),
+        Err(refusal) => FactOutcome::Error(refused(refusal).into_rpc_status()),
+    };
+    v1::FactResult { outcome: Some(outcome) }
 }
 
 fn error(refused: Refused) -> v1::ConsumptionResult {

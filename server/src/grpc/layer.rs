@@ -28,7 +28,6 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::caller;
 use crate::ingest;
 use crate::refuse::Refused;
 use crate::state::State;
@@ -199,7 +198,7 @@ where
         let method = self.methods.at(request.uri().path());
         let mut call = Call { method, watch: Stopwatch::start(), code: Code::Cancelled };
         if request.uri().path().starts_with(OWN_PATHS)
-            && let Err(refused) = caller(&self.state, request.headers())
+            && let Err(refused) = self.state.auth.caller_by(request.headers())
         {
             call.ended(refused.code);
             if call.method.takes_consumptions {

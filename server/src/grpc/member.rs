@@ -1,6 +1,6 @@
 //! `MemberService`.
 
-use punchline_engine::command::Action;
+use punchline_engine::command::{Action, Command};
 use punchline_engine::event::Event;
 use punchline_engine::id::{MemberId, Tenant};
 use punchline_engine::loyalty::member::{Identifier, Member};
@@ -8,14 +8,19 @@ use punchline_engine::loyalty::tenant::Scope;
 use punchline_engine::rejection::Rejection;
 use punchline_proto::v1;
 use punchline_proto::v1::member_service_server::MemberService;
+use punchline_runtime::committer::{self, Outcome, Unavailable};
 use punchline_runtime::ids;
 use tonic::{Request, Response};
 
-use super::{Answer, Api, change};
+use super::{Answer, Api, change, request_id_of};
 use crate::convert::member::{MemberMask, member, profile_of};
 use crate::convert::page::{self, List};
 use crate::convert::{id, identifiers, required};
+use crate::ingest;
 use crate::refuse::Refused;
+
+/// Most members of one batch, as of consumptions.
+const BATCH_MAX: usize = 1_000;
 
 impl Api {
     pub(super) async fn member(&self, tenant: Tenant, id: MemberId) -> Result<Member, Refused> {
@@ -27,6 +32,18 @@ impl Api {
     async fn member_after(&self, tenant: Tenant, id: MemberId, action: Action) -> Result<Option<v1::Member>, Refused> {
         self.submit(tenant, "", action).await?;
         Ok(Some(member(&self.member(tenant, id).await?)))
+    }
+
+    fn registration(&self, request: v1::RegisterMemberRequest) -> Result<Action, Refused> {
+        let join = request.join_campaign_ids.iter().enumerate();
+        Ok(Action::RegisterMember {
+            member_id: ids::member_id(self.state.node.clock().now()),
+            identifiers: identifiers("identifiers", request.identifiers).map_err(Refused::from)?,
+            profile: profile_of(request.profile),
+            registration_source: request.registration_source,
+            join: join.map(|(i, c)| id(&format!("join_campaign_ids[{i}]"), c)).collect::<Result<_, _>>()?,
+            quiet: request.suppress_events,
+        })
     }
 
     async fn update(
@@ -53,19 +70,27 @@ impl Api {
     }
 }
 
+impl Api {
+    /// Who was registered by a command of a batch, now or the first time.
+    async fn registered(&self, answer: Option<committer::Answer>) -> Result<MemberId, Refused> {
+        let stored = match answer.unwrap_or_else(|| Err(Unavailable::ShuttingDown.into()))? {
+            Outcome::Accepted(stored) => stored,
+            Outcome::Already(sequence) => self.first_record(sequence).await?,
+        };
+        match stored.record.events.first() {
+            Some(Event::MemberCreated(created)) => Ok(created.member_id),
+            _ => Err(Refused::internal("find the member that was registered", &stored.first)),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl MemberService for Api {
     async fn register_member(&self, request: Request<v1::RegisterMemberRequest>) -> Answer<v1::RegisterMemberResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
-        let join = request.join_campaign_ids.iter().enumerate();
-        let action = Action::RegisterMember {
-            member_id: ids::member_id(self.state.node.clock().now()),
-            identifiers: identifiers("identifiers", request.identifiers).map_err(Refused::from)?,
-            profile: profile_of(request.profile),
-            registration_source: request.registration_source,
-            join: join.map(|(i, c)| id(&format!("join_campaign_ids[{i}]"), c)).collect::<Result<_, _>>()?,
-        };
-        let stored = self.create(tenant, &request.request_id, action).await?;
+        let request_id = request.request_id.clone();
+        let action = self.registration(request)?;
+        let stored = self.create(tenant, &request_id, action).await?;
         let Some(Event::MemberCreated(created)) = stored.record.events.first() else {
             return Err(Refused::internal("find the member that was registered", &stored.first).into());
         };
@@ -123,11 +148,63 @@ impl MemberService for Api {
         Ok(Response::new(v1::UnblockMemberResponse { member }))
     }
 
+    async fn erase_member(&self, request: Request<v1::EraseMemberRequest>) -> Answer<v1::EraseMemberResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let member_id = id("member_id", &request.member_id)?;
+        let member = self.member_after(tenant, member_id, Action::EraseMember { member_id }).await?;
+        Ok(Response::new(v1::EraseMemberResponse { member }))
+    }
+
     async fn join_campaign(&self, request: Request<v1::JoinCampaignRequest>) -> Answer<v1::JoinCampaignResponse> {
         let (tenant, request) = self.tenant(request, Scope::Manage)?;
         let member_id = id("member_id", &request.member_id)?;
         let action = Action::JoinCampaign { member_id, campaign_id: id("campaign_id", &request.campaign_id)? };
         let member = self.member_after(tenant, member_id, action).await?;
         Ok(Response::new(v1::JoinCampaignResponse { member }))
+    }
+
+    async fn batch_register_members(
+        &self,
+        request: Request<v1::BatchRegisterMembersRequest>,
+    ) -> Answer<v1::BatchRegisterMembersResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let count = request.requests.len();
+        if !(1..=BATCH_MAX).contains(&count) {
+            let rule = format!("must be from 1 to {BATCH_MAX}");
+            return Err(Refused::field("requests", count.to_string(), rule).into());
+        }
+        let mut commands = Vec::with_capacity(count);
+        let checked: Vec<Option<Refused>> = (request.requests.into_iter())
+            .map(|request| {
+                let request_id = request_id_of(&request.request_id)?;
+                let action = self.registration(request)?;
+                commands.push(Command { tenant, request_id, action });
+                Ok(())
+            })
+            .map(|checked: Result<(), Refused>| checked.err())
+            .collect();
+        let mut answers = ingest::carry_out(&self.state.node, commands, false).await.into_iter();
+        let mut results = Vec::with_capacity(count);
+        for refused in checked {
+            let outcome = match refused {
+                Some(refused) => Err(refused),
+                None => self.registered(answers.next()).await,
+            };
+            let outcome = match outcome {
+                Ok(member_id) => v1::register_member_result::Outcome::MemberId(member_id.to_string()),
+                Err(refused) => v1::register_member_result::Outcome::Error(refused.into_rpc_status()),
+            };
+            results.push(v1::RegisterMemberResult { outcome: Some(outcome) });
+        }
+        Ok(Response::new(v1::BatchRegisterMembersResponse { results }))
+    }
+
+    async fn merge_members(&self, request: Request<v1::MergeMembersRequest>) -> Answer<v1::MergeMembersResponse> {
+        let (tenant, request) = self.tenant(request, Scope::Manage)?;
+        let member_id = id("member_id", &request.member_id)?;
+        let from_member_id = id("from_member_id", &request.from_member_id)?;
+        let action = Action::MergeMembers { member_id, from_member_id };
+        let member = self.member_after(tenant, member_id, action).await?;
+        Ok(Response::new(v1::MergeMembersResponse { member }))
     }
 }

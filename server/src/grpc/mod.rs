@@ -21,17 +21,20 @@ mod consume;
 mod delivery;
 mod event;
 mod explain;
+mod fact_type;
 mod ingest;
 mod layer;
 mod ledger;
 mod member;
+mod reward;
 mod serve;
+mod simulate;
+mod standings;
 mod subscription;
 
 use std::future::Future;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use punchline_engine::command::{Action, Command};
 use punchline_engine::id::{Sequence, Tenant};
 use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry, TenantConfig};
@@ -42,7 +45,7 @@ use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::auth::{ADVERTISER_METADATA, Caller, ENVIRONMENT_METADATA};
+use crate::auth::Caller;
 use crate::refuse::Refused;
 use crate::state::State;
 
@@ -66,7 +69,7 @@ pub(crate) struct Api {
 
 impl Api {
     fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Refused> {
-        caller(&self.state, metadata.as_ref())
+        self.state.auth.caller_by(metadata.as_ref())
     }
 
     /// The tenant that a call is about, if its caller holds `scope`; and the message.
@@ -83,12 +86,7 @@ impl Api {
     }
 
     async fn submit(&self, tenant: Tenant, request_id: &str, action: Action) -> Result<Outcome, Refused> {
-        let bad = request_id.len() > REQUEST_ID_LEN_MAX || request_id.chars().any(char::is_control);
-        if bad {
-            let rule = "must be at most 128 bytes without control characters";
-            return Err(Refused::field("request_id", request_id, rule));
-        }
-        let request_id = Some(request_id.to_owned()).filter(|id| !id.is_empty());
+        let request_id = request_id_of(request_id)?;
         Ok(self.state.node.submitter().submit(Command { tenant, request_id, action }).await?)
     }
 
@@ -96,11 +94,13 @@ impl Api {
     async fn create(&self, tenant: Tenant, request_id: &str, action: Action) -> Result<Arc<Stored>, Refused> {
         match self.submit(tenant, request_id, action).await? {
             Outcome::Accepted(stored) => Ok(stored),
-            Outcome::Already(sequence) => {
-                let stored = self.journal(move |feed| feed.record_at(sequence)).await?;
-                stored.ok_or_else(|| Refused::internal("read the first record of a request_id", &sequence))
-            }
+            Outcome::Already(sequence) => self.first_record(sequence).await,
         }
+    }
+
+    async fn first_record(&self, sequence: Sequence) -> Result<Arc<Stored>, Refused> {
+        let stored = self.journal(move |feed| feed.record_at(sequence)).await?;
+        stored.ok_or_else(|| Refused::internal("read the first record of a request_id", &sequence))
     }
 
     async fn read<T: Send + 'static>(
@@ -140,11 +140,13 @@ impl Api {
     }
 }
 
-/// Who calls, by the headers of the call.
-fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, Refused> {
-    // A value that is no text is as good as a wrong one.
-    let text = |key: &str| headers.get(key).map(|value| value.to_str().unwrap_or(""));
-    state.auth.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
+/// A `request_id`, if there is one.
+fn request_id_of(given: &str) -> Result<Option<String>, Refused> {
+    let bad = given.len() > REQUEST_ID_LEN_MAX || given.chars().any(char::is_control);
+    if bad {
+        return Err(Refused::field("request_id", given, "must be at most 128 bytes without control characters"));
+    }
+    Ok(Some(given.to_owned()).filter(|id| !id.is_empty()))
 }
 
 /// Who has a stream open: asked again for each part of it, since a stream may outlive its token.

@@ -38,11 +38,12 @@ const HEALTH_TICK: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Every service of the API, for health.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "punchline.v1.IngestService",
     "punchline.v1.MemberService",
     "punchline.v1.LedgerService",
     "punchline.v1.CampaignService",
+    "punchline.v1.RewardService",
     "punchline.v1.SubscriptionService",
     "punchline.v1.DeliveryService",
     "punchline.v1.EventService",
@@ -96,6 +97,7 @@ pub async fn serve(
         .add_service(limited!(v1::member_service_server::MemberServiceServer))
         .add_service(limited!(v1::ledger_service_server::LedgerServiceServer))
         .add_service(limited!(v1::campaign_service_server::CampaignServiceServer))
+        .add_service(limited!(v1::reward_service_server::RewardServiceServer))
         .add_service(limited!(v1::subscription_service_server::SubscriptionServiceServer))
         .add_service(limited!(v1::delivery_service_server::DeliveryServiceServer))
         .add_service(limited!(v1::event_service_server::EventServiceServer))

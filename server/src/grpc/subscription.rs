@@ -9,7 +9,7 @@ use punchline_engine::command::Action;
 use punchline_engine::dispatch::subscription::{SignatureScheme, bit};
 use punchline_engine::dispatch::{Subscription, SubscriptionState};
 use punchline_engine::event::{Event, EventType, Recorded};
-use punchline_engine::id::{Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{KeySlot, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::tenant::{Scope, SubscriptionEntry};
 use punchline_proto::v1;
 use punchline_proto::v1::subscription_service_server::SubscriptionService;
@@ -87,7 +87,8 @@ impl Api {
 
     fn example<'a>(&self, tenant: Tenant, event: &'a Event) -> Recorded<'a> {
         let time = self.state.node.clock().now();
-        Recorded { sequence: EXAMPLE_SEQUENCE, cause: EXAMPLE_SEQUENCE, time, tenant, member: None, event }
+        let (sequence, member, key_slot, quiet) = (EXAMPLE_SEQUENCE, None, KeySlot::NONE, false);
+        Recorded { sequence, cause: sequence, time, tenant, member, key_slot, quiet, event }
     }
 }
 
@@ -282,7 +283,8 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::ListEventTypesRequest>,
     ) -> Answer<v1::ListEventTypesResponse> {
-        let (_, request) = self.tenant(request, Scope::Read)?;
+        let (tenant, request) = self.tenant(request, Scope::Read)?;
+        let config = self.config(tenant)?;
         let dialects = &self.state.node.rulebook().dialects;
         let names: Vec<&str> = match request.dialect.as_str() {
             "" => dialects.names().chain([target::SEGMENT]).collect(),
@@ -317,7 +319,15 @@ impl SubscriptionService for Api {
         };
         let types = catalogue::event_types();
         let told = types.iter().map(describe).filter(|event_type| !event_type.forms.is_empty());
-        Ok(Response::new(v1::ListEventTypesResponse { event_types: told.collect() }))
+        // Nobody gave an example of what is registered: GetFactType has its schema.
+        let registered = config.fact_types.values().map(|fact_type| v1::EventType {
+            name: fact_type.name.clone(),
+            description: fact_type.description.clone(),
+            ..v1::EventType::default()
+        });
+        let mut event_types: Vec<_> = told.chain(registered.filter(|_| request.dialect.is_empty())).collect();
+        event_types.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Response::new(v1::ListEventTypesResponse { event_types }))
     }
 }
 

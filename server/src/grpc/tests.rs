@@ -8,7 +8,7 @@ use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::scripted::{ScriptedCourier, Step};
 use punchline_engine::id::Environment;
 use punchline_proto::v1;
-use punchline_runtime::clock::SystemClock;
+use punchline_runtime::clock::{Clock, SystemClock};
 use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions};
@@ -27,12 +27,19 @@ use v1::event_service_client::EventServiceClient;
 use v1::ingest_service_client::IngestServiceClient;
 use v1::ledger_service_client::LedgerServiceClient;
 use v1::member_service_client::MemberServiceClient;
+use v1::reward_service_client::RewardServiceClient;
 use v1::subscription_service_client::SubscriptionServiceClient;
 
 use super::serve;
 use crate::state::State;
 
+mod fact;
+mod ledger;
 mod log;
+mod member;
+mod stories;
+
+mod reward;
 
 const OPERATOR: &str = "dev-operator";
 const URL: &str = "https://example.com/hooks";
@@ -67,10 +74,14 @@ impl Running {
     }
 
     async fn limited(per_minute: u32) -> Running {
+        Running::with_clock(Arc::new(SystemClock), per_minute).await
+    }
+
+    async fn with_clock(clock: Arc<dyn Clock>, per_minute: u32) -> Running {
         let dir = tempfile::tempdir().expect("a directory");
         let courier = Arc::new(ScriptedCourier::new());
         let options = NodeOptions {
-            clock: Arc::new(SystemClock),
+            clock,
             couriers: Couriers { http: courier.clone(), segment: courier.clone() },
             rulebook: Rulebook {
                 sealer: Arc::new(Sealer::new(&[7; 32])),
@@ -84,7 +95,7 @@ impl Running {
             members_cached: 1_024,
             delivery_log: AttemptLimits { bytes_max: 1 << 20, keep_ms: 3_600_000 },
         };
-        let node = Arc::new(Node::open(dir.path().join("data"), options).expect("opens"));
+        let node = Arc::new(Node::open(dir.path().join("data"), &[7; 32], options).expect("opens"));
         let state = Arc::new(State::new(node, OPERATOR, &[7; 32], None).with_grpc_limit(per_minute));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
@@ -174,6 +185,37 @@ fn reason(status: &Status) -> String {
     status.get_details_error_info().expect("every error has an ErrorInfo").reason
 }
 
+/// A refusal: code, reason and message, which names the field and the value.
+fn told(status: &Status) -> String {
+    format!("{:?} {}: {}", status.code(), reason(status), status.message())
+}
+
+/// The first field that a refusal blames; empty where it blames none.
+fn field(status: &Status) -> String {
+    status.get_details_bad_request().map(|bad| bad.field_violations[0].field.clone()).unwrap_or_default()
+}
+
+/// Each call was refused, and how: what it says stands in the table, ids of members shortened to names.
+fn all_refused<const N: usize>(names: &[(&str, &str)], calls: [(Result<(), Status>, &str); N]) {
+    for (outcome, expected) in calls {
+        let status = outcome.expect_err(expected);
+        let short = names.iter().fold(told(&status), |told, (id, name)| told.replace(id, name));
+        assert_eq!(short, expected);
+        if status.code() == Code::InvalidArgument {
+            let field = field(&status);
+            assert!(status.message().starts_with(&field) && !field.is_empty(), "{field}: {expected}");
+        }
+        if status.code() == Code::FailedPrecondition {
+            assert!(status.get_details_precondition_failure().is_some(), "{expected}");
+        }
+    }
+}
+
+/// What a call came to, without its answer.
+fn outcome<T>(result: Result<tonic::Response<T>, Status>) -> Result<(), Status> {
+    result.map(drop)
+}
+
 fn campaign() -> v1::Campaign {
     v1::Campaign {
         campaign_id: "velo-club".into(),
@@ -211,6 +253,37 @@ fn member_request() -> v1::RegisterMemberRequest {
         request_id: "member-1".into(),
         ..Default::default()
     }
+}
+
+/// Registers another member, who has joined.
+async fn register(caller: &As, email: &str) -> String {
+    let request = v1::RegisterMemberRequest {
+        identifiers: vec![v1::Identifier { key: "email".into(), value: email.into() }],
+        join_campaign_ids: vec!["velo-club".into()],
+        ..Default::default()
+    };
+    let made = MemberServiceClient::new(caller.clone()).register_member(request).await.expect("registered");
+    made.into_inner().member.expect("answered").member_id
+}
+
+/// Reports reviews of the first member: 150 points and 3 coins each.
+async fn reviews(caller: &As, id: &str, quantity: f64) -> v1::Receipt {
+    let request = v1::RecordConsumptionRequest { consumption: Some(consumption(id, quantity)) };
+    let answer = IngestServiceClient::new(caller.clone()).record_consumption(request).await.expect("accepted");
+    answer.into_inner().receipt.expect("answered")
+}
+
+fn points() -> Option<v1::Currency> {
+    Some(v1::Currency { kind: Some(v1::currency::Kind::PointsOfCampaignId("velo-club".into())) })
+}
+
+/// So much later than now.
+fn in_ms(ms: i64) -> prost_types::Timestamp {
+    crate::convert::timestamp(SystemClock.now().plus_ms(ms))
+}
+
+fn in_an_hour() -> prost_types::Timestamp {
+    in_ms(3_600_000)
 }
 
 /// A campaign and a member who has joined; gives the member.
@@ -293,7 +366,7 @@ async fn consumptions_and_the_ledger() {
 
     let mut ledger = LedgerServiceClient::new(caller.clone());
     let member_id = member.member_id.clone();
-    let request = v1::GetBalancesRequest { member_id: member_id.clone() };
+    let request = v1::GetBalancesRequest { member_id: member_id.clone(), at: None };
     let balances = ledger.get_balances(request).await.expect("answered").into_inner().balances;
     let units = 1 + 3 + 598;
     assert_eq!(balances.iter().map(|b| b.amount).collect::<Vec<_>>(), [150 * units, 3 * units]);
@@ -364,6 +437,43 @@ async fn every_consumption_refused_is_counted() {
     answers.next().await.expect("answered").expect("goes on");
     assert!(counted("REQUEST_BODY_REQUIRED") > before, "of a stream");
     drop(answers);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erased_member_has_its_balances_and_is_found_by_nobody() {
+    let running = Running::start().await;
+    let caller = running.advertiser("1000000001", vec![]).await;
+    let member = set_up(&caller).await;
+    let member_id = member.member_id.clone();
+    let mut members = MemberServiceClient::new(caller.clone());
+    let erase = |member_id: &str| v1::EraseMemberRequest { member_id: member_id.into() };
+    let reader = running.advertiser("2", vec![v1::Scope::Read.into()]).await;
+    let unscoped = MemberServiceClient::new(reader).erase_member(erase(&member_id)).await.expect_err("read only");
+    assert_eq!(reason(&unscoped), "SCOPE_MISSING");
+    for _ in 0..2 {
+        let erased = members.erase_member(erase(&member_id)).await.expect("erased").into_inner().member;
+        let erased = erased.expect("answered");
+        assert!(erased.erased_at.is_some() && erased.identifiers.is_empty(), "{erased:?}");
+        assert_eq!((erased.profile, erased.cards.len()), (Some(v1::Profile::default()), member.cards.len()));
+    }
+    let identifier = Some(v1::Identifier { key: "email".into(), value: "user@example.com".into() });
+    let lookup = v1::LookupMemberRequest { identifier };
+    let nobody = members.lookup_member(lookup).await.expect_err("nobody");
+    assert_eq!(reason(&nobody), "ACCOUNT_NOT_FOUND");
+    let block = v1::BlockMemberRequest { member_id: member_id.clone(), reason: "late".into() };
+    let refused = members.block_member(block).await.expect_err("erased");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "MEMBER_ERASED"));
+    let mut ledger = LedgerServiceClient::new(caller.clone());
+    ledger
+        .get_balances(v1::GetBalancesRequest { member_id: member_id.clone(), ..Default::default() })
+        .await
+        .expect("there");
+    let repeated = members.register_member(member_request()).await.expect_err("what it was is not known");
+    assert_eq!(reason(&repeated), "MEMBER_ERASED");
+    let request = v1::RegisterMemberRequest { request_id: "member-2".into(), ..member_request() };
+    let again = members.register_member(request).await.expect("free again").into_inner().member;
+    assert_ne!(again.expect("answered").member_id, member_id);
     running.end().await;
 }
 

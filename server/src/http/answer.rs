@@ -15,30 +15,34 @@ use crate::refuse::Refused;
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut details = Map::new();
-        if let Some(field) = &self.field {
-            details.insert("field".into(), field.path.clone().into());
-            details.insert("rule".into(), field.rule.clone().into());
-        }
-        if let Some(resource) = &self.resource {
-            details.insert("resource".into(), json!({"kind": resource.kind, "name": resource.name}));
-        }
-        match &self.receipt {
-            // The receipt says what the metadata does, with types.
-            Some(first) => {
-                let field = self.metadata.iter().find(|(name, _)| *name == "field");
-                details.extend(field.map(|(_, field)| ("field".into(), field.clone().into())));
-                details.insert("receipt".into(), receipt(first));
-            }
-            None => details.extend(self.metadata.iter().map(|(name, value)| (camel_case(name), value.clone().into()))),
-        }
-        let body = json!({"error": {"code": self.reason, "message": self.message, "details": details}});
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (status, Json(json!({"error": error(&self)}))).into_response();
         if let Some(ms) = self.retry_after_ms {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
         }
         response
     }
+}
+
+/// `{"code","message","details":{}}`.
+pub(super) fn error(refused: &Refused) -> Value {
+    let mut details = Map::new();
+    if let Some(field) = &refused.field {
+        details.insert("field".into(), field.path.clone().into());
+        details.insert("rule".into(), field.rule.clone().into());
+    }
+    if let Some(resource) = &refused.resource {
+        details.insert("resource".into(), json!({"kind": resource.kind, "name": resource.name}));
+    }
+    match &refused.receipt {
+        // The receipt says what the metadata does, with types.
+        Some(first) => {
+            let field = refused.metadata.iter().find(|(name, _)| *name == "field");
+            details.extend(field.map(|(_, field)| ("field".into(), field.clone().into())));
+            details.insert("receipt".into(), receipt(first));
+        }
+        None => details.extend(refused.metadata.iter().map(|(name, value)| (camel_case(name), value.clone().into()))),
+    }
+    json!({"code": refused.reason, "message": refused.message, "details": details})
 }
 
 /// A refusal that only HTTP knows.

@@ -27,22 +27,35 @@ use crate::refuse::Refused;
 pub(super) type Json<'a> = &'a RawValue;
 
 /// The known fields of an object, as they stand in the text.
-pub(super) struct Fields<'a>(BTreeMap<&'static str, Json<'a>>);
+pub(super) struct Fields<'a> {
+    known: BTreeMap<&'static str, Json<'a>>,
+    /// The name of the first field that is not known.
+    unknown: Option<String>,
+}
 
 impl<'a> Fields<'a> {
     /// `None` where `text` is no object.
     pub(super) fn of(text: &'a str, known: &'static [&'static str]) -> Option<Fields<'a>> {
         let mut reader = serde_json::Deserializer::from_str(text);
-        reader.deserialize_map(FieldsVisitor(known)).ok().map(Fields)
+        reader.deserialize_map(FieldsVisitor(known)).ok()
     }
 
     /// A field that is there and not `null`.
     pub(super) fn get(&self, name: &str) -> Option<Json<'a>> {
-        self.0.get(name).copied().filter(|json| json.get() != "null")
+        self.known.get(name).copied().filter(|json| json.get() != "null")
+    }
+
+    /// The name of a field that is not known, if there is one.
+    pub(super) fn unknown(&self) -> Option<&str> {
+        self.unknown.as_deref()
     }
 
     /// A text; empty where it is absent.
-    fn text(&self, name: &str, invalid: impl FnOnce(&str, &str) -> InvalidField) -> Result<String, InvalidField> {
+    pub(super) fn text(
+        &self,
+        name: &str,
+        invalid: impl FnOnce(&str, &str) -> InvalidField,
+    ) -> Result<String, InvalidField> {
         let Some(json) = self.get(name) else { return Ok(String::new()) };
         serde_json::from_str(json.get()).map_err(|_| invalid(json.get(), "must be a string"))
     }
@@ -51,21 +64,24 @@ impl<'a> Fields<'a> {
 struct FieldsVisitor(&'static [&'static str]);
 
 impl<'a> Visitor<'a> for FieldsVisitor {
-    type Value = BTreeMap<&'static str, Json<'a>>;
+    type Value = Fields<'a>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = BTreeMap::new();
+        let (mut known, mut unknown) = (BTreeMap::new(), None);
         while let Some(Name(name)) = map.next_key()? {
             match self.0.iter().find(|known| **known == name) {
-                Some(known) => drop(fields.insert(*known, map.next_value()?)),
-                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(name) => drop(known.insert(*name, map.next_value()?)),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                    unknown.get_or_insert_with(|| name.into_owned());
+                }
             }
         }
-        Ok(fields)
+        Ok(Fields { known, unknown })
     }
 }
 
@@ -154,13 +170,15 @@ fn raw_consumption(fields: &Fields<'_>) -> Result<RawConsumption, InvalidField> 
     Ok(RawConsumption { consumption_id, consumed_at, identifiers, lines })
 }
 
-fn list<'a>(fields: &Fields<'a>, name: &str, reason: &'static str) -> Result<Vec<Json<'a>>, InvalidField> {
+/// The items of a list; none where it is absent.
+pub(super) fn list<'a>(fields: &Fields<'a>, name: &str, reason: &'static str) -> Result<Vec<Json<'a>>, InvalidField> {
     let Some(json) = fields.get(name) else { return Ok(Vec::new()) };
     let refuse = |_| InvalidField::with_reason(reason, name, json.get(), "must be an array");
     serde_json::from_str(json.get()).map_err(refuse)
 }
 
-fn raw_identifier(i: usize, json: Json<'_>) -> Result<(String, String), InvalidField> {
+/// An identifier at index `i`, as key and value.
+pub(super) fn raw_identifier(i: usize, json: Json<'_>) -> Result<(String, String), InvalidField> {
     let invalid =
         |field: String, value: &str, rule: &str| InvalidField::with_reason("INVALID_IDENTIFIER", field, value, rule);
     let at = format!("identifiers[{i}]");

@@ -1,4 +1,4 @@
-//! The HTTP door: ingress for Wecheer's clients and for Segment's, and health.
+//! The HTTP door: ingress for Wecheer's clients, for Segment's and for facts, and health.
 //!
 //! ```text
 //! listen ──▶ guard (concurrency, time, panics) ──▶ routes ──▶ ingest
@@ -15,6 +15,7 @@
 
 mod answer;
 mod body;
+mod facts;
 pub mod listen;
 mod segment;
 mod wecheer;
@@ -93,7 +94,7 @@ pub fn router(http: Arc<Http>) -> Router {
             .route(&format!("{prefix}/api/advertiser/v1/authorize"), authorize)
             .route(&format!("{prefix}/api/advertiser-integration/v1/consumption"), consumption);
     }
-    segment::routes(router)
+    segment::routes(router.route("/v1/facts", post(facts::publish)))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(http.clone(), guard))

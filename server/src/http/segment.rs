@@ -271,13 +271,20 @@ async fn carry_out(http: &Http, tenant: Tenant, messages: &[Message<'_>]) -> Vec
     let node = &http.state.node;
     let now = node.clock().now();
     let directory = node.directory();
-    let campaigns = directory.tenant(tenant).into_iter().flat_map(|config| config.campaigns.values());
+    let config = directory.tenant(tenant);
+    let campaigns = config.into_iter().flat_map(|config| config.campaigns.values());
     let skus: HashSet<&str> = campaigns.flat_map(|c| &c.dynamic_events).map(|event| event.sku.as_str()).collect();
 
     let mut outcomes: Vec<Result<(), Refused>> = Vec::with_capacity(messages.len());
     let (mut places, mut commands) = (Vec::new(), Vec::new());
     for (i, message) in messages.iter().enumerate() {
         let prepared = message.prepare(now, &skus).map(|Prepared { request_id, action, is_dated }| {
+            let action = match (action, config) {
+                (Action::PublishFact(fact), Some(config)) => {
+                    Action::PublishFact(http.state.fact_types.split(tenant, config, fact))
+                }
+                (action, _) => action,
+            };
             let about = match &action {
                 Action::PublishFact(fact) if !fact.identifiers.is_empty() => {
                     Some(Fact { identifiers: Vec::new(), ..fact.clone() })

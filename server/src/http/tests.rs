@@ -41,7 +41,7 @@ impl Server {
         router(Http::new(self.running.state.clone(), per_minute))
     }
 
-    fn token(&self, environment: Environment) -> String {
+    pub(super) fn token(&self, environment: Environment) -> String {
         let auth = &self.running.state.auth;
         let token = auth.authorize(dev::API_KEY, dev::API_SECRET, environment, None).expect("known");
         format!("Bearer {}", token.token)

@@ -148,7 +148,7 @@ pub(super) fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
 }
 
 /// JSON under the names that clients of Wecheer's documents give it, or no name.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
+pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
     let Some(given) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let given = String::from_utf8_lossy(given.as_bytes());
     let essence = given.split(';').next().unwrap_or_default().trim();

@@ -44,6 +44,13 @@ fn rejections_are_told_as_the_table_has_them() {
         ),
         (R::AccountNotFound, Code::NotFound, 404, "ACCOUNT_NOT_FOUND", "Account not found (user not registered)"),
         (R::UserBlocked, Code::FailedPrecondition, 403, "USER_BLOCKED", "User is blocked"),
+        (
+            R::MemberErased(MemberId(Default::default())),
+            Code::FailedPrecondition,
+            409,
+            "MEMBER_ERASED",
+            "member 00000000-0000-0000-0000-000000000000 is erased",
+        ),
         (R::UserHasNoCards, Code::NotFound, 404, "USER_HAS_NO_CARDS", "User has no cards (user did not join campaign)"),
         (
             R::EtagMismatch { given: "1".into(), current: "2".into() },
@@ -60,6 +67,151 @@ fn rejections_are_told_as_the_table_has_them() {
         let info = status.get_details_error_info().expect("every error has one");
         assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, DOMAIN));
     }
+}
+
+/// Every reason that is new with holds, rewards, coupons and merges: its code, its status, its message, and what
+/// it blames.
+#[test]
+fn rejections_name_what_is_to_blame() {
+    use Rejection as R;
+    let member = MemberId(Default::default());
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let (exists, not_found, state) = (Code::AlreadyExists, Code::NotFound, Code::FailedPrecondition);
+    let cases: [(Rejection, Code, &str, &str, &str); 22] = [
+        (
+            R::IdReused { what: "hold_id", id: "h".into() },
+            exists,
+            "ID_REUSED",
+            "hold_id \"h\" was used before, with other content",
+            "hold_id/h",
+        ),
+        (
+            R::MemberMerged { member, into: member },
+            state,
+            "MEMBER_MERGED",
+            &format!("member {nobody} was merged into {nobody}"),
+            &format!("member/{nobody}"),
+        ),
+        (
+            R::MemberBusy { member, what: "the hold h".into() },
+            state,
+            "MEMBER_BUSY",
+            &format!("member {nobody} has the hold h: finish it before merging"),
+            &format!("member/{nobody}"),
+        ),
+        (
+            R::HoldNotFound("h".into()),
+            not_found,
+            "HOLD_NOT_FOUND",
+            "hold \"h\" not found, or finished already",
+            "hold/h",
+        ),
+        (R::EntryNotFound(Sequence(7)), not_found, "ENTRY_NOT_FOUND", "ledger entry 7 not found", "entry/7"),
+        (
+            R::EntryNotReversible { entry: Sequence(7), why: "so it is" },
+            state,
+            "ENTRY_NOT_REVERSIBLE",
+            "ledger entry 7 cannot be reversed: so it is",
+            "entry/7",
+        ),
+        (R::SegmentNotFound(slug("s")), not_found, "SEGMENT_NOT_FOUND", "segment s not found", "segment/s"),
+        (R::SegmentExists(slug("s")), exists, "SEGMENT_EXISTS", "segment s exists already", "segment/s"),
+        (R::RewardNotFound(slug("r")), not_found, "REWARD_NOT_FOUND", "reward r not found", "reward/r"),
+        (R::RewardExists(slug("r")), exists, "REWARD_EXISTS", "reward r exists already", "reward/r"),
+        (
+            R::RewardNotOffered(slug("r")),
+            state,
+            "REWARD_NOT_OFFERED",
+            "reward r is not on offer at this time",
+            "reward/r",
+        ),
+        (R::OutOfStock(slug("r")), state, "OUT_OF_STOCK", "reward r is out of stock", "reward/r"),
+        (
+            R::RewardLimitReached { member, reward: slug("r"), max: 2 },
+            state,
+            "REWARD_LIMIT_REACHED",
+            &format!("member {nobody} had reward r 2 times already, which is the limit"),
+            "reward/r",
+        ),
+        (
+            R::RedemptionNotFound("x".into()),
+            not_found,
+            "REDEMPTION_NOT_FOUND",
+            "redemption \"x\" not found",
+            "redemption/x",
+        ),
+        (
+            R::RedemptionState { redemption_id: "x".into(), state: "failed", wanted: "started" },
+            state,
+            "REDEMPTION_STATE",
+            "redemption \"x\" is failed, it must be started",
+            "redemption/x",
+        ),
+        (
+            R::ObligationNotFound("o".into()),
+            not_found,
+            "OBLIGATION_NOT_FOUND",
+            "obligation \"o\" not found",
+            "obligation/o",
+        ),
+        (
+            R::CouponBookNotFound(slug("b")),
+            not_found,
+            "COUPON_BOOK_NOT_FOUND",
+            "coupon book b not found",
+            "coupon_book/b",
+        ),
+        (R::CouponBookExists(slug("b")), exists, "COUPON_BOOK_EXISTS", "coupon book b exists already", "coupon_book/b"),
+        (R::NoCouponsLeft(slug("b")), state, "NO_COUPONS_LEFT", "coupon book b has no code left", "coupon_book/b"),
+        (
+            R::CouponNotFound { coupon_book: slug("b"), code: "C".into() },
+            not_found,
+            "COUPON_NOT_FOUND",
+            "coupon \"C\" of book b not found",
+            "coupon/C",
+        ),
+        (
+            R::CouponState { code: "C".into(), why: "has no such use" },
+            state,
+            "COUPON_STATE",
+            "coupon \"C\" has no such use",
+            "coupon/C",
+        ),
+        (
+            R::LimitReached { what: "rewards", max: 500 },
+            Code::ResourceExhausted,
+            "LIMIT_REACHED",
+            "there are 500 rewards already, which is the limit",
+            "limit/rewards",
+        ),
+    ];
+    for (rejection, code, reason, message, blamed) in cases {
+        let refused = Refused::from(rejection);
+        let http = match code {
+            Code::NotFound => 404,
+            Code::ResourceExhausted => 429,
+            _ => 409,
+        };
+        let got = (refused.code, refused.http_status, refused.reason, refused.message.as_str());
+        assert_eq!(got, (code, http, reason, message));
+        let status = refused.into_status();
+        let resource = |r: tonic_types::ResourceInfo| format!("{}/{}", r.resource_type, r.resource_name);
+        let subject = match code {
+            Code::FailedPrecondition => {
+                status.get_details_precondition_failure().map(|p| p.violations[0].subject.clone())
+            }
+            Code::ResourceExhausted => status.get_details_quota_failure().map(|q| q.violations[0].subject.clone()),
+            _ => status.get_details_resource_info().map(resource),
+        };
+        assert_eq!(subject.as_deref(), Some(blamed), "{reason}");
+    }
+}
+
+fn slug<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().expect("a slug")
 }
 
 #[test]

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use prost::Message;
-use punchline_engine::id::{Sequence, SubscriptionId};
+use punchline_engine::id::{KeySlot, Sequence, SubscriptionId};
 use punchline_engine::time::UnixMillis;
 use punchline_proto::journal as wire;
 use wire::AttemptOutcome as Wire;
 
 use super::{BLOCK_ATTEMPTS_MAX, Holds, LoggedAttempt, LoggedOutcome, RESPONSE_KEPT_BYTES_MAX};
+use crate::member_keys::SEALED_EXTRA_BYTES;
 
 /// Magic and format version.
 const MAGIC: [u8; 4] = *b"PNA\x01";
@@ -98,6 +99,8 @@ pub(super) fn encode(attempts: &[LoggedAttempt], holds: Holds) -> Vec<u8> {
     let mut block = wire::AttemptBlock::default();
     block.attempts.reserve_exact(attempts.len());
     for attempt in attempts {
+        let sealing = if attempt.key_slot == KeySlot::NONE { 0 } else { SEALED_EXTRA_BYTES };
+        let most = RESPONSE_KEPT_BYTES_MAX + sealing;
         let id = attempt.subscription_id.0.as_bytes();
         let subscription = subscriptions.number(id, || block.subscription_ids.push(id.to_vec()));
         let name = &attempt.event_type;
@@ -119,7 +122,8 @@ pub(super) fn encode(attempts: &[LoggedAttempt], holds: Holds) -> Vec<u8> {
                 LoggedOutcome::AbortedByReceiver => Wire::AbortedByReceiver,
             }
             .into(),
-            response: attempt.response[..attempt.response.len().min(RESPONSE_KEPT_BYTES_MAX)].to_vec(),
+            response: attempt.response[..attempt.response.len().min(most)].to_vec(),
+            key_slot: attempt.key_slot.0,
         });
     }
     let mut bytes = vec![0; HEADER_BYTES];
@@ -157,6 +161,7 @@ pub(super) fn decode(header: &Header, body: &[u8]) -> Option<Vec<Option<LoggedAt
             },
             error: Cow::Owned(attempt.error),
             response: Bytes::from(attempt.response),
+            key_slot: KeySlot(attempt.key_slot),
         })
     };
     Some(block.attempts.into_iter().map(one).collect())

@@ -24,6 +24,7 @@ fn attempt(subscription: u128, sequence: u64) -> LoggedAttempt {
         error: if sequence.is_multiple_of(3) { "timeout" } else { "" }.into(),
         outcome: if sequence.is_multiple_of(3) { LoggedOutcome::Retry } else { LoggedOutcome::Delivered },
         response: Bytes::from(format!("answer {sequence}")),
+        key_slot: KeySlot(sequence),
     }
 }
 

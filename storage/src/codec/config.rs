@@ -1,12 +1,14 @@
-//! What is configured (campaigns, keys, subscriptions), and what is known about a person.
+//! What is configured (campaigns, fact types, keys, subscriptions), and what is known about a person.
 
 use std::collections::BTreeSet;
 
 use punchline_engine::dispatch::subscription::{BasicAuth, ClientCertificate, OAuth2};
 use punchline_engine::dispatch::{Auth, BreakerPolicy, DialectChoice, EventSelection, RetrySchedule, Subscription};
+use punchline_engine::expression::{Expression, RULE_NAMES};
 use punchline_engine::loyalty::campaign::{
-    Campaign, Cap, DynamicEvent, EarningRule, Punchcard, SkuSelector, StampReward,
+    Campaign, Cap, DynamicEvent, EarningRule, ExternalReward, Punchcard, SkuSelector, StampReward,
 };
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{Identifier, IdentifierKind, Profile};
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points};
@@ -15,7 +17,10 @@ use punchline_proto::journal as wire;
 use wire::earning_rule::Skus;
 
 use super::CodecError;
-use super::word::{Kind, each, id, or_default, status, subscription_id, unless_default, uuid_bytes, validity};
+use super::word::{
+    Kind, each, id, json_or_default, json_unless_default, or_default, status, subscription_id, unless_default,
+    uuid_bytes, validity,
+};
 
 pub(super) fn campaign_to_wire(campaign: &Campaign) -> wire::Campaign {
     wire::Campaign {
@@ -29,6 +34,7 @@ pub(super) fn campaign_to_wire(campaign: &Campaign) -> wire::Campaign {
             .map(|d| wire::DynamicEvent { sku: d.sku.clone(), name: d.name.clone() })
             .collect(),
         version: campaign.version,
+        programme: json_unless_default(&campaign.programme),
     }
 }
 
@@ -42,6 +48,7 @@ pub(super) fn campaign_from_wire(campaign: wire::Campaign) -> Result<Campaign, C
         dynamic_events: (campaign.dynamic_events.into_iter())
             .map(|wire::DynamicEvent { sku, name }| DynamicEvent { sku, name })
             .collect(),
+        programme: json_or_default("programme", &campaign.programme)?,
         version: campaign.version,
     })
 }
@@ -65,6 +72,13 @@ fn rule_to_wire(rule: &EarningRule) -> wire::EarningRule {
             .collect(),
         starts_at_ms: rule.validity.starts_at.map(|t| t.0),
         ends_at_ms: rule.validity.ends_at.map(|t| t.0),
+        condition: rule.condition.as_ref().map(|condition| condition.as_str().into()),
+        coupon_book_id: rule.coupon_book.as_ref().map(|id| id.as_str().into()),
+        external: rule.external.as_ref().map(|external| wire::ExternalReward {
+            reward_id: external.reward_id.as_str().into(),
+            reward_name: external.reward_name.clone(),
+            amount: external.amount,
+        }),
     }
 }
 
@@ -78,6 +92,13 @@ fn rule_from_wire(rule: wire::EarningRule) -> Result<EarningRule, CodecError> {
         let punchcard_id = id("stamps.punchcard_id", &s.punchcard_id)?;
         Ok(StampReward { punchcard_id, per_unit: s.per_unit })
     };
+    let condition = |text: String| {
+        Expression::parse("condition", &text, RULE_NAMES).map_err(|why| CodecError::invalid("condition", why))
+    };
+    let external = |e: wire::ExternalReward| {
+        let reward_id = id("external.reward_id", &e.reward_id)?;
+        Ok(ExternalReward { reward_id, reward_name: e.reward_name, amount: e.amount })
+    };
     let cap = |cap: wire::Cap| Ok(Cap { period: Period::of("period", cap.period)?, units_max: cap.units_max });
     Ok(EarningRule {
         id: id("id", &rule.id)?,
@@ -87,6 +108,9 @@ fn rule_from_wire(rule: wire::EarningRule) -> Result<EarningRule, CodecError> {
         stamps: rule.stamps.map(stamps).transpose()?,
         caps: each("caps", rule.caps, cap)?,
         validity: validity(rule.starts_at_ms, rule.ends_at_ms),
+        condition: rule.condition.map(condition).transpose()?,
+        coupon_book: rule.coupon_book_id.map(|book| id("coupon_book_id", &book)).transpose()?,
+        external: rule.external.map(external).transpose()?,
     })
 }
 
@@ -110,6 +134,16 @@ fn punchcard_from_wire(punchcard: wire::Punchcard) -> Result<Punchcard, CodecErr
         steps: punchcard.steps,
         repeatable: punchcard.repeatable,
     })
+}
+
+pub(super) fn fact_type_to_wire(fact_type: &FactType) -> wire::FactType {
+    let FactType { name, description, schema, version } = fact_type.clone();
+    wire::FactType { name, description, schema, version }
+}
+
+pub(super) fn fact_type_from_wire(fact_type: wire::FactType) -> FactType {
+    let wire::FactType { name, description, schema, version } = fact_type;
+    FactType { name, description, schema, version }
 }
 
 pub(super) fn credential_to_wire(credential: &Credential) -> wire::Credential {

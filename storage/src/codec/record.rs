@@ -4,7 +4,7 @@
 
 use punchline_engine::dispatch::{BreakerState, DeliveryProgress, JobKind, PutBack, SubscriptionState};
 use punchline_engine::event::*;
-use punchline_engine::id::{AdvertiserId, MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{AdvertiserId, KeySlot, MemberId, MultiplierId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::consumption::Line;
 use punchline_engine::loyalty::tenant::SealedSecret;
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
@@ -14,11 +14,13 @@ use wire::event::Kind as W;
 
 use super::CodecError;
 use super::config::*;
+use super::person::{Personal, fact_from_wire, fact_to_wire, person_from_wire, person_to_wire};
 use super::rows::{
     breaker_from_wire, breaker_to_wire, cap_use_from_wire, cap_use_to_wire, delivery_row_from_wire,
     delivery_row_to_wire, job_from_wire, job_to_wire,
 };
-use super::word::{Kind, each, id, job_id, member_id, required, subscription_id, tenant, uuid_bytes};
+use super::word::{Kind, each, from_json, id, job_id, json, member_id, required, subscription_id, tenant, uuid_bytes};
+use crate::member_keys::{KeysError, MemberKeys};
 
 /// What an event need not repeat.
 #[derive(Clone, Copy)]
@@ -35,7 +37,7 @@ impl<'a> Around<'a> {
     fn new(member: Option<MemberId>, key: Option<&'a CommandKey>, events: &'a [Event]) -> Around<'a> {
         let consumption_id = match key {
             Some(CommandKey::Consumption(id)) => Some(id.as_str()),
-            Some(CommandKey::Request(_) | CommandKey::Fact { .. }) | None => None,
+            Some(CommandKey::Request(_) | CommandKey::Fact { .. } | CommandKey::Job { .. }) | None => None,
         };
         let lines = match events.first() {
             Some(Event::ConsumptionRecorded(recorded)) => recorded.lines.as_slice(),
@@ -66,17 +68,23 @@ impl<'a> Around<'a> {
 
     fn origin_to_wire(&self, origin: &Origin) -> Option<wire::Origin> {
         let kind = match origin {
-            Origin::Consumption { consumption_id, line, sku, rule_id } => {
+            Origin::Consumption { consumption_id, line, sku, rule_id, multipliers } => {
+                let multiplier = |(id, percent): &(MultiplierId, u32)| wire::MultiplierUse {
+                    multiplier_id: id.as_str().into(),
+                    percent: *percent,
+                };
                 wire::origin::Kind::Consumption(wire::ConsumptionOrigin {
                     consumption_id: self.omit_consumption(consumption_id),
                     line: *line,
                     sku: self.omit_sku(*line, sku),
                     rule_id: rule_id.as_str().into(),
+                    multipliers: multipliers.iter().map(multiplier).collect(),
                 })
             }
             Origin::Adjustment { reason } => {
                 wire::origin::Kind::Adjustment(wire::AdjustmentOrigin { reason: reason.clone() })
             }
+            other => wire::origin::Kind::Other(json(other)),
         };
         Some(wire::Origin { kind: Some(kind) })
     }
@@ -103,14 +111,17 @@ impl<'a> Around<'a> {
         match required("origin", origin.and_then(|o| o.kind))? {
             wire::origin::Kind::Consumption(o) => {
                 let within = |e: CodecError| e.within("origin.consumption");
+                let multiplier = |m: wire::MultiplierUse| Ok((id("multiplier_id", &m.multiplier_id)?, m.percent));
                 Ok(Origin::Consumption {
                     consumption_id: self.consumption(o.consumption_id).map_err(within)?,
                     line: o.line,
                     sku: self.sku(o.line, o.sku).map_err(within)?,
                     rule_id: id("rule_id", &o.rule_id).map_err(within)?,
+                    multipliers: each("multipliers", o.multipliers, multiplier).map_err(within)?,
                 })
             }
             wire::origin::Kind::Adjustment(o) => Ok(Origin::Adjustment { reason: o.reason }),
+            wire::origin::Kind::Other(text) => from_json("origin.other", &text),
         }
     }
 }
@@ -125,11 +136,12 @@ fn previous(given: Option<i64>, derived: Option<i64>) -> Result<i64, CodecError>
     given.or(derived).ok_or_else(overflow)
 }
 
-pub(super) fn to_wire(record: &Record) -> wire::Record {
-    let Record { tenant, time, member, key, events } = record;
+pub(super) fn to_wire(record: &Record, keys: &MemberKeys) -> Result<wire::Record, KeysError> {
+    let Record { tenant, time, member, key_slot, key, quiet, events } = record;
     assert!(!events.is_empty(), "a record has at least one event");
     let around = Around::new(*member, key.as_ref(), events);
-    wire::Record {
+    let event = |e| Ok(wire::Event { kind: Some(event_to_wire(&around, e, *key_slot, keys)?) });
+    Ok(wire::Record {
         advertiser_id: tenant.advertiser.0,
         environment: tenant.environment.wire_number(),
         time_ms: time.0,
@@ -140,18 +152,26 @@ pub(super) fn to_wire(record: &Record) -> wire::Record {
             CommandKey::Fact { source, fact_id } => {
                 wire::record::Key::Fact(wire::FactKey { source: source.clone(), fact_id: fact_id.clone() })
             }
+            CommandKey::Job { job, subject, period } => {
+                let (job, subject, period) = (job.clone(), subject.clone(), *period);
+                wire::record::Key::Job(wire::JobKey { job, subject, period })
+            }
         }),
-        events: events.iter().map(|e| wire::Event { kind: Some(event_to_wire(&around, e)) }).collect(),
-    }
+        quiet: *quiet,
+        events: events.iter().map(event).collect::<Result<_, _>>()?,
+        key_slot: key_slot.0,
+    })
 }
 
-pub(super) fn from_wire(record: wire::Record) -> Result<Record, CodecError> {
+pub(super) fn from_wire(record: wire::Record, keys: &MemberKeys) -> Result<Record, CodecError> {
+    let key_slot = KeySlot(record.key_slot);
     let tenant: Tenant = tenant(record.advertiser_id, record.environment)?;
     let member = record.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?;
     let key = record.key.map(|key| match key {
         wire::record::Key::ConsumptionId(id) => CommandKey::Consumption(id),
         wire::record::Key::RequestId(id) => CommandKey::Request(id),
         wire::record::Key::Fact(key) => CommandKey::Fact { source: key.source, fact_id: key.fact_id },
+        wire::record::Key::Job(wire::JobKey { job, subject, period }) => CommandKey::Job { job, subject, period },
     });
     if record.events.is_empty() {
         return Err(CodecError::missing("events"));
@@ -159,10 +179,11 @@ pub(super) fn from_wire(record: wire::Record) -> Result<Record, CodecError> {
     let mut events: Vec<Event> = Vec::with_capacity(record.events.len());
     for (i, event) in record.events.into_iter().enumerate() {
         let around = Around::new(member, key.as_ref(), &events);
-        let decoded = required("kind", event.kind).and_then(|kind| event_from_wire(&around, kind));
+        let decoded = required("kind", event.kind).and_then(|kind| event_from_wire(&around, kind, key_slot, keys));
         events.push(decoded.map_err(|e| e.within(format_args!("events[{i}]")))?);
     }
-    Ok(Record { tenant, time: UnixMillis(record.time_ms), member, key, events })
+    let quiet = record.quiet;
+    Ok(Record { tenant, time: UnixMillis(record.time_ms), member, key_slot, key, quiet, events })
 }
 
 fn line_to_wire(line: &Line) -> wire::Line {
@@ -179,8 +200,8 @@ fn line_from_wire(line: wire::Line) -> Result<Line, CodecError> {
     Ok(Line { quantity: quantity.ok_or_else(invalid)?, sku: line.sku, product_name: line.product_name })
 }
 
-fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
-    match event {
+fn event_to_wire(around: &Around<'_>, event: &Event, slot: KeySlot, keys: &MemberKeys) -> Result<W, KeysError> {
+    Ok(match event {
         Event::ConsumptionRecorded(e) => W::ConsumptionRecorded(wire::ConsumptionRecorded {
             consumption_id: around.omit_consumption(&e.consumption_id),
             member_id: around.omit_member(e.member_id),
@@ -223,6 +244,7 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             new_balance: e.new_balance.0,
             previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_sub(e.amount.0)),
             origin: around.origin_to_wire(&e.origin),
+            expires_at_ms: e.expires_at.map(|t| t.0),
         }),
         Event::PointsDebited(e) => W::PointsDebited(wire::PointsDebited {
             member_id: around.omit_member(e.member_id),
@@ -231,6 +253,7 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             new_balance: e.new_balance.0,
             previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_add(e.amount.0)),
             origin: around.origin_to_wire(&e.origin),
+            hold_id: e.hold_id.clone(),
         }),
         Event::CoinsChanged(e) => W::CoinsChanged(wire::CoinsChanged {
             member_id: around.omit_member(e.member_id),
@@ -238,6 +261,8 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             new_balance: e.new_balance.0,
             previous_balance: omit_previous(e.previous_balance.0, e.new_balance.0.checked_sub(e.amount.0)),
             origin: around.origin_to_wire(&e.origin),
+            expires_at_ms: e.expires_at.map(|t| t.0),
+            hold_id: e.hold_id.clone(),
         }),
         Event::PunchcardStampsReceived(e) => W::PunchcardStampsReceived(wire::PunchcardStampsReceived {
             member_id: around.omit_member(e.member_id),
@@ -272,18 +297,17 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             rows: e.rows,
             rows_completed: e.rows_completed,
         }),
-        Event::MemberCreated(e) => W::MemberCreated(wire::MemberCreated {
-            member_id: around.omit_member(e.member_id),
-            identifiers: identifiers_to_wire(&e.identifiers),
-            profile: Some(profile_to_wire(&e.profile)),
-            registration_source: e.registration_source.clone(),
-        }),
-        Event::MemberUpdated(e) => W::MemberUpdated(wire::MemberUpdated {
-            member_id: around.omit_member(e.member_id),
-            identifiers: identifiers_to_wire(&e.identifiers),
-            profile: Some(profile_to_wire(&e.profile)),
-            changed: e.changed.clone(),
-        }),
+        Event::MemberCreated(e) => {
+            let Personal { identifiers, profile, person } = person_to_wire(&e.identifiers, &e.profile, slot, keys)?;
+            let (member_id, registration_source) = (around.omit_member(e.member_id), e.registration_source.clone());
+            W::MemberCreated(wire::MemberCreated { member_id, identifiers, profile, registration_source, person })
+        }
+        Event::MemberUpdated(e) => {
+            let Personal { identifiers, profile, person } = person_to_wire(&e.identifiers, &e.profile, slot, keys)?;
+            let (member_id, changed) = (around.omit_member(e.member_id), e.changed.clone());
+            W::MemberUpdated(wire::MemberUpdated { member_id, identifiers, profile, changed, person })
+        }
+        Event::MemberErased(e) => W::MemberErased(wire::MemberErased { member_id: around.omit_member(e.member_id) }),
         Event::MemberBlocked(e) => W::MemberBlocked(wire::MemberBlocked {
             member_id: around.omit_member(e.member_id),
             reason: e.reason.clone(),
@@ -363,6 +387,7 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
                 member_id: e.member_id.map(|MemberId(id)| uuid_bytes(&id)),
                 occurred_at_ms: e.occurred_at.0,
                 properties: e.properties.0.to_string(),
+                personal: fact_to_wire(&e.personal, slot, keys)?,
             })
         }
         Event::SubscriptionSecretRotated(e) => W::SubscriptionSecretRotated(wire::SubscriptionSecretRotated {
@@ -388,7 +413,14 @@ fn event_to_wire(around: &Around<'_>, event: &Event) -> W {
             subscription_id: uuid_bytes(&e.subscription_id.0),
             sequences: e.sequences.iter().map(|s| s.0).collect(),
         }),
-    }
+        Event::FactTypeRegistered(e) => {
+            W::FactTypeRegistered(wire::FactTypeRegistered { fact_type: Some(fact_type_to_wire(&e.fact_type)) })
+        }
+        plain => W::Plain(wire::PlainEvent {
+            r#type: plain.event_type().as_str().into(),
+            fields: plain.to_plain().expect("those that are packed stand above"),
+        }),
+    })
 }
 
 fn state_changed(id: SubscriptionId, state: SubscriptionState, reason: &str) -> W {
@@ -406,7 +438,7 @@ fn breaker_turned(id: SubscriptionId, breaker: BreakerState) -> W {
     })
 }
 
-fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
+fn event_from_wire(around: &Around<'_>, kind: W, slot: KeySlot, keys: &MemberKeys) -> Result<Event, CodecError> {
     Ok(match kind {
         W::ConsumptionRecorded(e) => Event::ConsumptionRecorded(ConsumptionRecorded {
             consumption_id: around.consumption(e.consumption_id)?,
@@ -449,6 +481,7 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             amount: Points(e.amount),
             previous_balance: Points(previous(e.previous_balance, e.new_balance.checked_sub(e.amount))?),
             new_balance: Points(e.new_balance),
+            expires_at: e.expires_at_ms.map(UnixMillis),
             origin: around.origin(e.origin)?,
         }),
         W::PointsDebited(e) => Event::PointsDebited(PointsDebited {
@@ -457,6 +490,7 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             amount: Points(e.amount),
             previous_balance: Points(previous(e.previous_balance, e.new_balance.checked_add(e.amount))?),
             new_balance: Points(e.new_balance),
+            hold_id: e.hold_id,
             origin: around.origin(e.origin)?,
         }),
         W::CoinsChanged(e) => Event::CoinsChanged(CoinsChanged {
@@ -464,6 +498,8 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             amount: Coins(e.amount),
             previous_balance: Coins(previous(e.previous_balance, e.new_balance.checked_sub(e.amount))?),
             new_balance: Coins(e.new_balance),
+            expires_at: e.expires_at_ms.map(UnixMillis),
+            hold_id: e.hold_id,
             origin: around.origin(e.origin)?,
         }),
         W::PunchcardStampsReceived(e) => Event::PunchcardStampsReceived(PunchcardStampsReceived {
@@ -497,18 +533,19 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             rows: e.rows,
             rows_completed: e.rows_completed,
         }),
-        W::MemberCreated(e) => Event::MemberCreated(MemberCreated {
-            member_id: around.member(e.member_id)?,
-            identifiers: identifiers_from_wire(e.identifiers)?,
-            profile: profile_from_wire(e.profile)?,
-            registration_source: e.registration_source,
-        }),
-        W::MemberUpdated(e) => Event::MemberUpdated(MemberUpdated {
-            member_id: around.member(e.member_id)?,
-            identifiers: identifiers_from_wire(e.identifiers)?,
-            profile: profile_from_wire(e.profile)?,
-            changed: e.changed,
-        }),
+        W::MemberCreated(e) => {
+            let personal = Personal { identifiers: e.identifiers, profile: e.profile, person: e.person };
+            let (identifiers, profile) = person_from_wire(personal, slot, keys)?;
+            let (member_id, registration_source) = (around.member(e.member_id)?, e.registration_source);
+            Event::MemberCreated(MemberCreated { member_id, identifiers, profile, registration_source })
+        }
+        W::MemberUpdated(e) => {
+            let personal = Personal { identifiers: e.identifiers, profile: e.profile, person: e.person };
+            let (identifiers, profile) = person_from_wire(personal, slot, keys)?;
+            let (member_id, changed) = (around.member(e.member_id)?, e.changed);
+            Event::MemberUpdated(MemberUpdated { member_id, identifiers, profile, changed })
+        }
+        W::MemberErased(e) => Event::MemberErased(MemberErased { member_id: around.member(e.member_id)? }),
         W::MemberBlocked(e) => {
             Event::MemberBlocked(MemberBlocked { member_id: around.member(e.member_id)?, reason: e.reason })
         }
@@ -595,6 +632,7 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
                 member_id: e.member_id.map(|bytes| member_id("member_id", &bytes)).transpose()?,
                 occurred_at: UnixMillis(e.occurred_at_ms),
                 properties: Json(e.properties.into()),
+                personal: fact_from_wire(&e.personal, slot, keys)?,
             })
         }
         W::SubscriptionSecretRotated(e) => Event::SubscriptionSecretRotated(SubscriptionSecretRotated {
@@ -623,6 +661,15 @@ fn event_from_wire(around: &Around<'_>, kind: W) -> Result<Event, CodecError> {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,
             sequences: e.sequences.into_iter().map(Sequence).collect(),
         }),
+        W::FactTypeRegistered(e) => Event::FactTypeRegistered(FactTypeRegistered {
+            fact_type: fact_type_from_wire(required("fact_type", e.fact_type)?),
+        }),
+        W::Plain(e) => {
+            let known = Event::from_plain(&e.r#type, &e.fields);
+            let known =
+                known.ok_or_else(|| CodecError::invalid("type", format_args!("{:?} is not known", e.r#type)))?;
+            known.map_err(|why| CodecError::invalid("fields", why))?
+        }
     })
 }
 

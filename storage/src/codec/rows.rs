@@ -1,54 +1,123 @@
 //! The rows of the views.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use punchline_engine::dispatch::{
     AttemptLog, BreakerState, DeliveryJob, DeliveryRow, DeliveryState, EventSelection, JobKind, JobState, RowState,
 };
-use punchline_engine::id::{MemberId, Sequence};
-use punchline_engine::loyalty::ledger::{Currency, House, HouseAccount};
-use punchline_engine::loyalty::member::{CapUse, Card, Member, PunchcardProgress};
-use punchline_engine::quantity::{Coins, Points, Stamps};
+use punchline_engine::id::{CouponBookId, KeySlot, MemberId, RewardId, SegmentId, Sequence};
+use punchline_engine::loyalty::account::{Account, Hold, Lot};
+use punchline_engine::loyalty::job::Job;
+use punchline_engine::loyalty::ledger::{BookState, Currency, House, HouseAccount, JobRun};
+use punchline_engine::loyalty::member::{CapUse, Card, Member, PunchcardProgress, Referred, RewardUse, Score};
+use punchline_engine::quantity::Stamps;
 use punchline_engine::time::{Period, UnixMillis};
 use punchline_proto::journal as wire;
+use serde::{Deserialize, Serialize};
 
 use super::CodecError;
-use super::config::{identifiers_from_wire, identifiers_to_wire, profile_from_wire, profile_to_wire};
-use super::word::{Kind, deltas, each, id, job_id, member_id, status, tenant, undeltas, uuid_bytes};
+use super::person::{Personal, person_from_wire, person_to_wire};
+use super::word::{
+    Kind, deltas, each, id, job_id, json_or_default, json_unless_default, member_id, status, tenant, undeltas,
+    uuid_bytes,
+};
+use crate::member_keys::{KeysError, MemberKeys};
 
-pub(super) fn member_to_wire(member: &Member) -> wire::MemberRow {
-    wire::MemberRow {
+pub(super) fn member_to_wire(member: &Member, keys: &MemberKeys) -> Result<wire::MemberRow, KeysError> {
+    let personal = person_to_wire(&member.identifiers, &member.profile, member.key_slot, keys)?;
+    Ok(wire::MemberRow {
         id: uuid_bytes(&member.id.0),
         advertiser_id: member.tenant.advertiser.0,
         environment: member.tenant.environment.wire_number(),
-        identifiers: identifiers_to_wire(&member.identifiers),
-        profile: Some(profile_to_wire(&member.profile)),
+        identifiers: personal.identifiers,
+        profile: personal.profile,
         blocked: member.blocked.clone(),
-        coins: member.coins.0,
+        coins: member.coins.balance,
+        coins_parts: parts_to_wire(&member.coins),
+        merged_into: member.merged_into.map(|MemberId(id)| uuid_bytes(&id)),
+        more: json_unless_default(&MoreOfMember {
+            segments: Cow::Borrowed(&member.segments),
+            channels: Cow::Borrowed(&member.channels),
+            rewards: Cow::Borrowed(&member.rewards),
+            referrals: Cow::Borrowed(&member.referrals),
+        }),
         cards: member.cards.iter().map(card_to_wire).collect(),
         created_at_ms: member.created_at.0,
         updated_at_ms: member.updated_at.0,
         entries: member.entries,
         entries_tail_deltas: deltas(member.entries_tail.iter()).collect(),
         as_of: member.as_of.0,
-    }
+        person: personal.person,
+        key_slot: member.key_slot.0,
+        erased_at_ms: member.erased_at.map(|at| at.0),
+    })
 }
 
-pub(super) fn member_from_wire(row: wire::MemberRow) -> Result<Member, CodecError> {
+pub(super) fn member_from_wire(row: wire::MemberRow, keys: &MemberKeys) -> Result<Member, CodecError> {
+    let id = member_id("id", &row.id)?;
+    let personal = Personal { identifiers: row.identifiers, profile: row.profile, person: row.person };
+    let key_slot = KeySlot(row.key_slot);
+    let (identifiers, profile) = person_from_wire(personal, key_slot, keys)?;
+    let more: MoreOfMember<'_> = json_or_default("more", &row.more)?;
     Ok(Member {
-        id: member_id("id", &row.id)?,
+        id,
         tenant: tenant(row.advertiser_id, row.environment)?,
-        identifiers: identifiers_from_wire(row.identifiers)?,
-        profile: profile_from_wire(row.profile)?,
+        identifiers,
+        profile,
+        key_slot,
+        erased_at: row.erased_at_ms.map(UnixMillis),
         blocked: row.blocked,
-        coins: Coins(row.coins),
+        coins: account_from_wire(row.coins, row.coins_parts),
         cards: each("cards", row.cards, card_from_wire)?,
+        segments: more.segments.into_owned(),
+        channels: more.channels.into_owned(),
+        rewards: more.rewards.into_owned(),
+        referrals: more.referrals.into_owned(),
+        merged_into: row.merged_into.map(|bytes| member_id("merged_into", &bytes)).transpose()?,
         created_at: UnixMillis(row.created_at_ms),
         updated_at: UnixMillis(row.updated_at_ms),
         entries: row.entries,
         entries_tail: undeltas(row.entries_tail_deltas.into_iter()).collect(),
         as_of: Sequence(row.as_of),
     })
+}
+
+/// What few members have any of.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct MoreOfMember<'a> {
+    segments: Cow<'a, BTreeSet<SegmentId>>,
+    channels: Cow<'a, BTreeMap<String, bool>>,
+    rewards: Cow<'a, BTreeMap<RewardId, RewardUse>>,
+    referrals: Cow<'a, [Referred]>,
+}
+
+/// What an account without [`parts_to_wire`] is made of.
+fn plain_lots(balance: i64) -> Vec<Lot> {
+    if balance > 0 { vec![Lot { expires_at: None, amount: balance }] } else { Vec::new() }
+}
+
+fn parts_to_wire(account: &Account) -> Option<wire::AccountParts> {
+    if account.holds.is_empty() && account.lots == plain_lots(account.balance) {
+        return None;
+    }
+    let lots = |lots: &[Lot]| {
+        let lot = |lot: &Lot| wire::Lot { expires_at_ms: lot.expires_at.map(|t| t.0), amount: lot.amount };
+        lots.iter().map(lot).collect()
+    };
+    let hold = |hold: &Hold| wire::Hold { id: hold.id.clone(), lots: lots(&hold.lots), until_ms: hold.until.0 };
+    Some(wire::AccountParts { lots: lots(&account.lots), holds: account.holds.iter().map(hold).collect() })
+}
+
+fn account_from_wire(balance: i64, parts: Option<wire::AccountParts>) -> Account {
+    let Some(parts) = parts else { return Account { balance, lots: plain_lots(balance), holds: Vec::new() } };
+    let lots = |lots: Vec<wire::Lot>| {
+        let lot = |lot: wire::Lot| Lot { expires_at: lot.expires_at_ms.map(UnixMillis), amount: lot.amount };
+        lots.into_iter().map(lot).collect()
+    };
+    let hold = |hold: wire::Hold| Hold { id: hold.id, lots: lots(hold.lots), until: UnixMillis(hold.until_ms) };
+    Account { balance, lots: lots(parts.lots), holds: parts.holds.into_iter().map(hold).collect() }
 }
 
 fn card_to_wire(card: &Card) -> wire::Card {
@@ -60,7 +129,14 @@ fn card_to_wire(card: &Card) -> wire::Card {
     wire::Card {
         campaign_id: card.campaign_id.as_str().into(),
         joined_at_ms: card.joined_at.0,
-        points: card.points.0,
+        points: card.points.balance,
+        points_parts: parts_to_wire(&card.points),
+        tier_id: card.tier.as_ref().map(|id| id.as_str().into()),
+        earned_months: card.earned.iter().map(|(month, _)| *month).collect(),
+        earned_points: card.earned.iter().map(|(_, points)| *points).collect(),
+        scores: (card.scores.iter())
+            .map(|s| wire::Score { leaderboard_id: s.leaderboard_id.as_str().into(), round: s.round, points: s.points })
+            .collect(),
         consumptions: card.consumptions,
         punchcards: card.punchcards.iter().map(progress).collect(),
         cap_uses: card.cap_uses.iter().map(cap_use_to_wire).collect(),
@@ -72,10 +148,19 @@ fn card_from_wire(card: wire::Card) -> Result<Card, CodecError> {
         let (stamps, rows_completed) = (Stamps(p.stamps), p.rows_completed);
         Ok(PunchcardProgress { punchcard_id: id("punchcard_id", &p.punchcard_id)?, stamps, rows_completed })
     };
+    let score = |s: wire::Score| {
+        Ok(Score { leaderboard_id: id("leaderboard_id", &s.leaderboard_id)?, round: s.round, points: s.points })
+    };
+    if card.earned_months.len() != card.earned_points.len() {
+        return Err(CodecError::invalid("earned_points", "are not as many as earned_months"));
+    }
     Ok(Card {
         campaign_id: id("campaign_id", &card.campaign_id)?,
         joined_at: UnixMillis(card.joined_at_ms),
-        points: Points(card.points),
+        points: account_from_wire(card.points, card.points_parts),
+        tier: card.tier_id.map(|tier| id("tier_id", &tier)).transpose()?,
+        earned: card.earned_months.into_iter().zip(card.earned_points).collect(),
+        scores: each("scores", card.scores, score)?,
         consumptions: card.consumptions,
         punchcards: each("punchcards", card.punchcards, progress)?,
         cap_uses: each("cap_uses", card.cap_uses, cap_use_from_wire)?,
@@ -110,7 +195,21 @@ pub(super) fn house_to_wire(house: &House) -> wire::HouseRow {
         members: house.members,
         consumptions: house.consumptions,
         as_of: house.as_of.0,
+        more: json_unless_default(&MoreOfHouse {
+            redeemed: Cow::Borrowed(&house.redeemed),
+            books: Cow::Borrowed(&house.books),
+            jobs: Cow::Borrowed(&house.jobs),
+        }),
     }
+}
+
+/// What few houses have any of.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct MoreOfHouse<'a> {
+    redeemed: Cow<'a, BTreeMap<RewardId, u64>>,
+    books: Cow<'a, BTreeMap<CouponBookId, BookState>>,
+    jobs: Cow<'a, BTreeMap<Job, JobRun>>,
 }
 
 pub(super) fn house_from_wire(row: wire::HouseRow) -> Result<House, CodecError> {
@@ -127,7 +226,16 @@ pub(super) fn house_from_wire(row: wire::HouseRow) -> Result<House, CodecError> 
     if accounts.len() < count {
         return Err(CodecError::invalid("accounts", "a currency stands twice"));
     }
-    Ok(House { accounts, members: row.members, consumptions: row.consumptions, as_of: Sequence(row.as_of) })
+    let more: MoreOfHouse<'_> = json_or_default("more", &row.more)?;
+    Ok(House {
+        accounts,
+        members: row.members,
+        consumptions: row.consumptions,
+        redeemed: more.redeemed.into_owned(),
+        books: more.books.into_owned(),
+        jobs: more.jobs.into_owned(),
+        as_of: Sequence(row.as_of),
+    })
 }
 
 pub(super) fn delivery_state_to_wire(state: &DeliveryState) -> wire::DeliveryStateRow {
@@ -257,6 +365,7 @@ fn attempt_to_wire(attempt: &AttemptLog) -> wire::AttemptLog {
         status: attempt.status.map(u32::from),
         error: attempt.error.clone(),
         response: attempt.response.clone(),
+        key_slot: attempt.key_slot.0,
     }
 }
 
@@ -268,5 +377,6 @@ fn attempt_from_wire(attempt: wire::AttemptLog) -> Result<AttemptLog, CodecError
         status: attempt.status.map(|s| status("status", s)).transpose()?,
         error: attempt.error,
         response: attempt.response,
+        key_slot: KeySlot(attempt.key_slot),
     })
 }

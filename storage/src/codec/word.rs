@@ -11,6 +11,8 @@ use punchline_engine::loyalty::member::IdentifierKind;
 use punchline_engine::loyalty::tenant::Scope;
 use punchline_engine::time::{Period, UnixMillis};
 use punchline_proto::journal as wire;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::CodecError;
@@ -44,7 +46,7 @@ macro_rules! kinds {
 kinds! {
     Environment { Production, Staging, }
     Period { Day, Week, Month, Campaign, }
-    Unrewarded { NoRuleMatched, CapReached, }
+    Unrewarded { NoRuleMatched, CapReached, ConditionNotMet, NoCouponsLeft, }
     IdentifierKind { PhoneNumber, Email, ExternalId, }
     Scope { Ingest, Read, Manage, }
     Overflow { CarryOver, Discard, }
@@ -101,6 +103,25 @@ pub(super) fn id<T: FromStr<Err = InvalidId>>(field: &str, text: &str) -> Result
         return Err(CodecError::missing(field));
     }
     text.parse().map_err(|why: InvalidId| CodecError::invalid(field, why))
+}
+
+/// The JSON of what there is rarely any of; empty where it is the default.
+pub(super) fn json_unless_default<T: Serialize + Default + PartialEq>(value: &T) -> String {
+    if *value == T::default() { String::new() } else { json(value) }
+}
+
+/// What [`json_unless_default`] wrote.
+pub(super) fn json_or_default<T: DeserializeOwned + Default>(field: &str, text: &str) -> Result<T, CodecError> {
+    if text.is_empty() { Ok(T::default()) } else { from_json(field, text) }
+}
+
+/// Equal values have equal texts: nothing in them is a hash map.
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("its fields are numbers, texts and lists of them")
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(field: &str, text: &str) -> Result<T, CodecError> {
+    serde_json::from_str(text).map_err(|why| CodecError::invalid(field, why))
 }
 
 /// A message that is always written.

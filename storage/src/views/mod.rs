@@ -12,6 +12,8 @@
 //! - Applying a record that a row already holds changes nothing, since every aggregate knows the last
 //!   event it holds. So rows may be newer than the checkpoint after a crash, and recovery applies
 //!   everything after the checkpoint again.
+//! - A member is erased from the rows first, then its key is destroyed, then the checkpoint passes: so what is
+//!   sealed in a row opens, and a key that is destroyed takes nothing from a fold that goes on from the rows.
 //! - Rows that an aggregate refers to (ledger chunks, identifiers, delivery rows) are written before it.
 //!
 //! # What is absent on purpose
@@ -19,11 +21,13 @@
 //! - Threads and locks: one owner, the sequencer; the frozen overlay is shared, but never changed.
 //! - Positions of entries beyond the newest are in chunk rows; the entries themselves in the journal.
 
+mod items;
 mod keys;
 mod overlay;
 mod scan;
 mod verify;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,22 +35,24 @@ use punchline_engine::dispatch::{
     BreakerState, DeliveryProgress, DeliveryRow, DeliveryState, JobState, PutBack, RowState,
 };
 use punchline_engine::event::{CommandKey, DeliveryJobAdvanced, Event, Record, Recorded};
-use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::{Identifier, Member};
 use punchline_engine::loyalty::tenant::Directory;
 
 use crate::codec::{self, CodecError};
 use crate::layout::Table;
+use crate::member_keys::{KeysError, MemberKeys};
 use crate::rows::{Rows, RowsError};
 
+pub use items::{DueHold, ItemList};
 pub use overlay::{Overlay, write_behind};
 pub use verify::{Difference, compare};
 
 use keys::{Hash, MemberKey};
 
 /// Version of the rows' format; rows of another version are set aside and rebuilt.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Ledger positions in one chunk row.
 const ENTRIES_PER_CHUNK: usize = 64;
@@ -57,6 +63,9 @@ pub enum ViewsError {
     /// The store below failed.
     #[error(transparent)]
     Rows(#[from] RowsError),
+    /// There is no key to seal with.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A row is not what was written.
     #[error("row {key} of view {table} is damaged: {source}", table = table.name())]
     Damaged {
@@ -80,6 +89,7 @@ impl ViewsError {
     pub fn is_damage(&self) -> bool {
         match self {
             ViewsError::Rows(error) => error.is_damage(),
+            ViewsError::Keys(_) => false,
             ViewsError::Damaged { .. } | ViewsError::Version { .. } => true,
         }
     }
@@ -88,6 +98,7 @@ impl ViewsError {
 /// The views of all tenants.
 pub struct Views {
     rows: Arc<dyn Rows>,
+    keys: Arc<MemberKeys>,
     active: Overlay,
     frozen: Option<Arc<Overlay>>,
     clean: quick_cache::unsync::Cache<MemberKey, Member>,
@@ -97,6 +108,7 @@ pub struct Views {
     deliveries: BTreeMap<SubscriptionId, DeliveryState>,
     checkpoint: Sequence,
     applied: Sequence,
+    key_slot: KeySlot,
 }
 
 impl Views {
@@ -106,14 +118,17 @@ impl Views {
     /// # Errors
     ///
     /// [`ViewsError`] where a row cannot be read: the views are to be set aside then.
-    pub fn open(rows: Arc<dyn Rows>, members_cached: usize) -> Result<Views, ViewsError> {
+    pub fn open(rows: Arc<dyn Rows>, keys: Arc<MemberKeys>, members_cached: usize) -> Result<Views, ViewsError> {
         let version = rows.get(Table::Meta, keys::FORMAT)?;
         let version = version.map(|v| v.try_into().map_or(0, u32::from_be_bytes));
         if let Some(found) = version.filter(|v| *v != FORMAT_VERSION) {
             return Err(ViewsError::Version { found });
         }
         let checkpoint = Sequence(keys::read_u64(rows.get(Table::Meta, keys::CHECKPOINT)?));
+        let key_slot = KeySlot(keys::read_u64(rows.get(Table::Meta, keys::KEY_SLOT)?));
         let mut views = Views {
+            keys,
+            key_slot,
             active: Overlay::default(),
             frozen: None,
             clean: quick_cache::unsync::Cache::new(members_cached),
@@ -133,7 +148,7 @@ impl Views {
     fn load_small(&mut self) -> Result<(), ViewsError> {
         let mut directory = Directory::default();
         for (key, value) in scan::all(&*self.rows, Table::Config)? {
-            let record = codec::decode_record(&value).map_err(damaged(Table::Config, &key))?;
+            let record = codec::decode_record(&value, &self.keys).map_err(damaged(Table::Config, &key))?;
             let first = Sequence(keys::read_u64(Some(key)));
             // Rows beyond the checkpoint are applied again by recovery.
             if first <= self.checkpoint {
@@ -179,6 +194,11 @@ impl Views {
         self.checkpoint
     }
 
+    /// The last slot that a member's key has.
+    pub fn key_slot(&self) -> KeySlot {
+        self.key_slot
+    }
+
     /// A member, if there is one.
     ///
     /// # Errors
@@ -186,28 +206,39 @@ impl Views {
     /// [`ViewsError`] if its row cannot be read.
     pub fn member(&mut self, tenant: Tenant, id: MemberId) -> Result<Option<&Member>, ViewsError> {
         let key = (tenant, id);
-        if self.active.members.contains_key(&key) {
-            return Ok(self.active.members.get(&key));
-        }
-        if let Some(frozen) = &self.frozen
-            && frozen.members.contains_key(&key)
-        {
-            return Ok(frozen.members.get(&key));
-        }
-        if self.clean.get(&key).is_none() {
+        if self.in_memory(&key).is_none() {
             match self.load_member(&key)? {
                 Some(member) => self.clean.insert(key, member),
                 None => return Ok(None),
             }
         }
         // A cache may refuse what was put in, so a look-up may miss right after.
-        Ok(self.clean.get(&key))
+        Ok(self.in_memory(&key))
+    }
+
+    /// A member, if there is one, for whoever cannot let the cache change: one that [`member`](Self::member)
+    /// gave just before is there without a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError`] if its row cannot be read.
+    pub fn peek_member(&self, tenant: Tenant, id: MemberId) -> Result<Option<Cow<'_, Member>>, ViewsError> {
+        let key = (tenant, id);
+        match self.in_memory(&key) {
+            Some(member) => Ok(Some(Cow::Borrowed(member))),
+            None => Ok(self.load_member(&key)?.map(Cow::Owned)),
+        }
+    }
+
+    fn in_memory(&self, key: &MemberKey) -> Option<&Member> {
+        let frozen = || self.frozen.as_ref().and_then(|f| f.members.get(key));
+        self.active.members.get(key).or_else(frozen).or_else(|| self.clean.get(key))
     }
 
     fn load_member(&self, (tenant, id): &MemberKey) -> Result<Option<Member>, ViewsError> {
         let key = keys::member(*tenant, *id);
         let Some(row) = self.rows.get(Table::Members, &key)? else { return Ok(None) };
-        codec::decode_member(&row).map(Some).map_err(damaged(Table::Members, &key))
+        codec::decode_member(&row, &self.keys).map(Some).map_err(damaged(Table::Members, &key))
     }
 
     /// The member, taken to the active overlay in order to be changed.
@@ -218,7 +249,7 @@ impl Views {
                 Some(member) => member,
                 None => self.load_member(&key)?.expect("decide checked that the member exists"),
             };
-            self.active.members.insert(key, member);
+            self.active.put_member(key, member);
         }
         Ok(self.active.members.get_mut(&key).expect("put there above"))
     }
@@ -229,7 +260,7 @@ impl Views {
     ///
     /// [`ViewsError`] if the row cannot be read.
     pub fn owner(&mut self, tenant: Tenant, identifier: &Identifier) -> Result<Option<MemberId>, ViewsError> {
-        let key = keys::identifier(tenant, identifier);
+        let key = keys::identifier(&self.keys, tenant, identifier);
         let frozen = || self.frozen.as_ref().and_then(|f| f.identifiers.get(&key));
         if let Some(owner) = self.active.identifiers.get(&key).or_else(frozen) {
             return Ok(*owner);
@@ -275,10 +306,11 @@ impl Views {
         }
         if configured {
             let key = first.0.to_be_bytes().to_vec();
-            self.active.put(Table::Config, key, codec::encode_record(record));
+            self.active.put(Table::Config, key, codec::encode_record(record, &self.keys)?);
         }
         self.applied = Sequence(first.0 + record.events.len() as u64 - 1);
-        self.active.upto = self.applied;
+        self.key_slot = self.key_slot.max(record.key_slot);
+        (self.active.upto, self.active.key_slot) = (self.applied, self.key_slot);
         Ok(())
     }
 
@@ -291,7 +323,7 @@ impl Views {
                         self.set_owner(recorded.tenant, identifier, Some(event.member_id));
                     }
                     let member = Member::created_by(recorded).expect("the event creates a member");
-                    self.active.members.insert(key, member);
+                    self.active.put_member(key, member);
                 } else {
                     self.own_again(key)?;
                 }
@@ -307,6 +339,29 @@ impl Views {
                     self.own_again((tenant, event.member_id))?;
                 }
                 self.member_mut((tenant, event.member_id))?.apply(recorded);
+            }
+            Event::MemberErased(event) => {
+                let tenant = recorded.tenant;
+                let member = self.member_mut((tenant, event.member_id))?;
+                let before = std::mem::take(&mut member.identifiers);
+                member.apply(recorded);
+                before.iter().for_each(|i| self.set_owner(tenant, i, None));
+                // None where nobody sealed anything.
+                self.active.to_destroy.extend(Some(recorded.key_slot).filter(|slot| *slot != KeySlot::NONE));
+            }
+            Event::MemberMergedInto(event) => {
+                let tenant = recorded.tenant;
+                let member = self.member_mut((tenant, event.member_id))?;
+                if recorded.sequence > member.as_of {
+                    // Whoever gets them is told to have them after this.
+                    let before = std::mem::take(&mut member.identifiers);
+                    before.iter().for_each(|i| self.set_owner(tenant, i, None));
+                }
+                let member = self.member_mut((tenant, event.member_id))?;
+                member.apply(recorded);
+                // What is known of the member stands under the other's key from now on.
+                let slot = Some(member.key_slot).filter(|slot| *slot != KeySlot::NONE);
+                self.active.to_destroy.extend(slot);
             }
             Event::DeliveryProgressed(event) => self.apply_progress(recorded, event.subscription_id, &event.progress),
             Event::DeadLettersRedriven(event) => {
@@ -340,21 +395,30 @@ impl Views {
             Event::AdvertiserCreated(_)
             | Event::CampaignCreated(_)
             | Event::CampaignUpdated(_)
+            | Event::FactTypeRegistered(_)
             | Event::FactPublished(_) => {}
             _ => {
                 if let Some(id) = recorded.member {
                     let key = (recorded.tenant, id);
+                    let hold = items::hold_of(recorded.event);
                     let member = self.member_mut(key)?;
+                    let until = |member: &Member| hold.as_ref().and_then(|id| items::hold_until(member, id));
+                    let before = until(member);
                     member.apply(recorded);
+                    let after = until(member);
                     if member.entries_tail.len() > ENTRIES_PER_CHUNK {
                         let chunk: Vec<u8> =
                             member.entries_tail.drain(..ENTRIES_PER_CHUNK).flat_map(|s| s.0.to_be_bytes()).collect();
                         let number = (member.entries as usize - 1) / ENTRIES_PER_CHUNK - 1;
                         self.active.put(Table::Ledger, keys::chunk(key.0, key.1, number as u32), chunk);
                     }
+                    if let Some(hold) = hold {
+                        self.move_deadline(key, hold, before, after);
+                    }
                 }
             }
         }
+        self.apply_items(recorded)?;
         let house = self.houses.entry(recorded.tenant).or_default();
         let before = house.as_of;
         house.apply(recorded);
@@ -378,13 +442,17 @@ impl Views {
     }
 
     fn set_owner(&mut self, tenant: Tenant, identifier: &Identifier, owner: Option<MemberId>) {
-        let key = keys::identifier(tenant, identifier);
+        let key = keys::identifier(&self.keys, tenant, identifier);
         self.owners.remove(&key);
         self.active.identifiers.insert(key, owner);
     }
 
     fn apply_progress(&mut self, recorded: &Recorded<'_>, id: SubscriptionId, progress: &DeliveryProgress) {
         let Some(state) = self.newer_state(recorded, id) else { return };
+        // Applied again after a crash, a drop takes a death that comes after it for one that came before.
+        for row in progress.rows.iter().filter(|row| !row.state.is_settled()) {
+            state.finished.retain(|finished| *finished != row.sequence);
+        }
         let forgotten = state.apply(progress);
         for row in &progress.rows {
             let key = keys::delivery(id, row.sequence);

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use punchline_engine::dispatch::DeliveryState;
-use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::Member;
 
 use super::keys::{self, Hash, MemberKey};
 use crate::codec;
 use crate::layout::Table;
+use crate::member_keys::MemberKeys;
 use crate::rows::{RowChange, Rows, RowsError};
 
 /// Rows written between two pauses: about a millisecond of work.
@@ -19,9 +20,11 @@ const SLICE_ROWS: usize = 256;
 #[derive(Default)]
 pub struct Overlay {
     pub(super) members: HashMap<MemberKey, Member>,
+    /// Their keys, for lists.
+    pub(super) member_keys: BTreeSet<MemberKey>,
     pub(super) identifiers: HashMap<Hash, Option<MemberId>>,
     pub(super) seen: HashMap<Hash, Sequence>,
-    /// Rows that are kept as bytes: ledger chunks, configuration, deliveries.
+    /// Rows that are kept as bytes: ledger chunks, configuration, deliveries, items, deadlines.
     pub(super) rows: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     /// Which houses changed.
     pub(super) houses: BTreeSet<Tenant>,
@@ -29,6 +32,10 @@ pub struct Overlay {
     pub(super) cursors: BTreeSet<SubscriptionId>,
     /// Position of the last event in it.
     pub(super) upto: Sequence,
+    /// The last slot that a member's key has.
+    pub(super) key_slot: KeySlot,
+    /// Keys of members that were erased.
+    pub(super) to_destroy: BTreeSet<KeySlot>,
     captured: Vec<(Table, RowChange)>,
 }
 
@@ -39,6 +46,11 @@ impl Overlay {
 
     pub(super) fn delete(&mut self, table: Table, key: Vec<u8>) {
         self.rows.insert((table, key), None);
+    }
+
+    pub(super) fn put_member(&mut self, key: MemberKey, member: Member) {
+        self.members.insert(key, member);
+        self.member_keys.insert(key);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -64,12 +76,19 @@ impl Overlay {
 }
 
 /// Writes a frozen overlay to `rows`, then the checkpoint, each synced; `pause` is called between slices,
-/// so that a large overlay never holds up the commits beside it.
+/// so that a large overlay never holds up the commits beside it. Between the two, the keys of members that it
+/// erases are destroyed: rows that hold nothing of them any more are on disk then, and no checkpoint ever
+/// comes after an erasure whose key is there.
 ///
 /// # Errors
 ///
 /// [`RowsError`] if the store fails. The checkpoint stays where it was then.
-pub fn write_behind(rows: &dyn Rows, overlay: &Overlay, mut pause: impl FnMut()) -> Result<(), RowsError> {
+pub fn write_behind(
+    rows: &dyn Rows,
+    member_keys: &MemberKeys,
+    overlay: &Overlay,
+    mut pause: impl FnMut(),
+) -> Result<(), RowsError> {
     let mut writer = Writer { rows, slice: Vec::with_capacity(SLICE_ROWS), table: Table::Meta, pause: &mut pause };
     // What others refer to comes first: see the invariants of the parent module.
     for ((table, key), value) in &overlay.rows {
@@ -87,19 +106,23 @@ pub fn write_behind(rows: &dyn Rows, overlay: &Overlay, mut pause: impl FnMut())
         let row = rows.get(Table::Seen, key)?.unwrap_or_default();
         writer.write(Table::Seen, key.to_vec(), Some(keys::add_to_bucket(&row, bucket)))?;
     }
-    let mut members: Vec<_> = overlay.members.iter().collect();
-    members.sort_unstable_by_key(|(key, _)| **key);
-    for ((tenant, id), member) in members {
-        writer.write(Table::Members, keys::member(*tenant, *id), Some(codec::encode_member(member)))?;
+    for key @ (tenant, id) in &overlay.member_keys {
+        let row = codec::encode_member(&overlay.members[key], member_keys).map_err(RowsError::from_keys)?;
+        writer.write(Table::Members, keys::member(*tenant, *id), Some(row))?;
     }
     for (table, (key, value)) in &overlay.captured {
         writer.write(*table, key.clone(), value.clone())?;
     }
     writer.flush()?;
     rows.sync()?;
+    for slot in &overlay.to_destroy {
+        member_keys.destroy(*slot).map_err(RowsError::from_keys)?;
+    }
     let version = super::FORMAT_VERSION.to_be_bytes().to_vec();
     let checkpoint = overlay.upto.0.to_be_bytes().to_vec();
-    let meta = [(keys::FORMAT.to_vec(), Some(version)), (keys::CHECKPOINT.to_vec(), Some(checkpoint))];
+    let key_slot = overlay.key_slot.0.to_be_bytes().to_vec();
+    let meta = [(keys::FORMAT, version), (keys::KEY_SLOT, key_slot), (keys::CHECKPOINT, checkpoint)];
+    let meta = meta.map(|(key, value)| (key.to_vec(), Some(value)));
     rows.write(Table::Meta, &meta)?;
     rows.sync()
 }

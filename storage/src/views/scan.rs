@@ -1,10 +1,12 @@
 //! Lists: rows on disk with the overlays laid over them.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use punchline_engine::dispatch::DeliveryRow;
 use punchline_engine::id::{MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::member::Member;
+use uuid::Uuid;
 
 use super::{ENTRIES_PER_CHUNK, Views, ViewsError, damaged, keys};
 use crate::codec;
@@ -27,7 +29,8 @@ pub(super) fn all(rows: &dyn Rows, table: Table) -> Result<Vec<Row>, RowsError> 
 }
 
 impl Views {
-    /// Members of a tenant in order of their ids, from the one after `after`.
+    /// Members of a tenant in order of their ids, from the one after `after`: a slice of a walk over all of them,
+    /// which costs as much wherever it is.
     ///
     /// # Errors
     ///
@@ -35,20 +38,21 @@ impl Views {
     pub fn members(&self, tenant: Tenant, after: Option<MemberId>, limit: usize) -> Result<Vec<Member>, ViewsError> {
         let prefix = tenant.to_key();
         let from = after.map_or(prefix.to_vec(), |id| [&keys::member(tenant, id)[..], &[0]].concat());
-        let mut found = BTreeMap::new();
-        for (key, row) in self.rows.scan(Table::Members, &from, limit)? {
-            if key.starts_with(&prefix) {
-                let member = codec::decode_member(&row).map_err(damaged(Table::Members, &key))?;
-                found.insert(member.id, member);
-            }
+        let mut slice: BTreeMap<MemberId, Option<Row>> = BTreeMap::new();
+        for row in self.rows.scan(Table::Members, &from, limit)? {
+            let Some(id) = row.0.strip_prefix(&prefix).and_then(keys::parse_member_id) else { break };
+            slice.insert(id, Some(row));
         }
-        let overlays = self.frozen.iter().map(|f| &**f).chain([&self.active]);
-        for ((of, id), member) in overlays.flat_map(|o| &o.members) {
-            if *of == tenant && after.is_none_or(|after| *id > after) {
-                found.insert(*id, member.clone());
-            }
+        let start = after.map_or(Included((tenant, MemberId(Uuid::nil()))), |id| Excluded((tenant, id)));
+        for overlay in self.frozen.iter().map(|f| &**f).chain([&self.active]) {
+            let newer = overlay.member_keys.range((start, Unbounded)).take_while(|(of, _)| *of == tenant);
+            slice.extend(newer.take(limit).map(|(_, id)| (*id, None)));
         }
-        Ok(found.into_values().take(limit).collect())
+        let member = |(id, row): (MemberId, Option<Row>)| match row {
+            Some((key, row)) => codec::decode_member(&row, &self.keys).map_err(damaged(Table::Members, &key)),
+            None => Ok(self.in_memory(&(tenant, id)).expect("the overlays have it").clone()),
+        };
+        slice.into_iter().take(limit).map(member).collect()
     }
 
     /// Positions of a member's ledger entries, newest first, from before `before`.
@@ -100,26 +104,37 @@ impl Views {
         limit: usize,
     ) -> Result<Vec<DeliveryRow>, ViewsError> {
         let prefix = id.0.as_bytes();
-        let start = (Table::Deliveries, keys::delivery(id, from));
+        let rows = self.merged(Table::Deliveries, keys::delivery(id, from), |key| key.starts_with(prefix), limit)?;
+        rows.iter().map(|(key, row)| codec::decode_delivery_row(row).map_err(damaged(Table::Deliveries, key))).collect()
+    }
+
+    /// Rows that are kept as bytes, from `from` on, up to the first that is not `within`.
+    pub(super) fn merged(
+        &self,
+        table: Table,
+        from: Vec<u8>,
+        within: impl Fn(&[u8]) -> bool,
+        limit: usize,
+    ) -> Result<Vec<Row>, ViewsError> {
+        let start = (table, from);
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let overlays: Vec<_> = self.frozen.iter().map(|f| &**f).chain([&self.active]).collect();
-        let is_changed =
-            |key: &Vec<u8>| overlays.iter().any(|o| o.rows.contains_key(&(Table::Deliveries, key.clone())));
+        let is_changed = |key: &Vec<u8>| overlays.iter().any(|o| o.rows.contains_key(&(table, key.clone())));
         // Rows that an overlay deletes must not count, so pages are read until enough remain.
         let mut at = start.1.clone();
         loop {
-            let page = self.rows.scan(Table::Deliveries, &at, PAGE_ROWS)?;
+            let page = self.rows.scan(table, &at, PAGE_ROWS)?;
             let Some((last, _)) = page.last() else { break };
             at = [last, &[0][..]].concat();
-            let ended = page.len() < PAGE_ROWS || !last.starts_with(prefix);
-            found.extend(page.into_iter().filter(|(key, _)| key.starts_with(prefix) && !is_changed(key)));
+            let ended = page.len() < PAGE_ROWS || !within(last);
+            found.extend(page.into_iter().filter(|(key, _)| within(key) && !is_changed(key)));
             if ended || found.len() >= limit {
                 break;
             }
         }
         for overlay in &overlays {
-            for ((table, key), value) in overlay.rows.range(start.clone()..) {
-                if *table != Table::Deliveries || !key.starts_with(prefix) {
+            for ((of, key), value) in overlay.rows.range(start.clone()..) {
+                if *of != table || !within(key) {
                     break;
                 }
                 match value {
@@ -128,11 +143,10 @@ impl Views {
                 };
             }
         }
-        let rows = found.iter().take(limit);
-        rows.map(|(key, row)| codec::decode_delivery_row(row).map_err(damaged(Table::Deliveries, key))).collect()
+        Ok(found.into_iter().take(limit).collect())
     }
 
-    fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ViewsError> {
+    pub(super) fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ViewsError> {
         let key = (table, key.to_vec());
         let frozen = || self.frozen.as_ref().and_then(|f| f.rows.get(&key));
         match self.active.rows.get(&key).or_else(frozen) {

@@ -1,5 +1,7 @@
 //! A record of each kind, with every field set.
 
+mod plain;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use punchline_engine::dispatch::subscription::BasicAuth;
@@ -8,10 +10,12 @@ use punchline_engine::dispatch::{
     JobState, PutBack, RetrySchedule, RowState as Row, Subscription,
 };
 use punchline_engine::event::*;
-use punchline_engine::id::{AdvertiserId, Environment, JobId, MemberId, Sequence, SubscriptionId, Tenant};
+use punchline_engine::id::{AdvertiserId, Environment, JobId, KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::campaign::*;
 use punchline_engine::loyalty::consumption::Line;
+use punchline_engine::loyalty::fact_type::FactType;
 use punchline_engine::loyalty::member::{CapUse, Identifier, IdentifierKind, Profile};
+use punchline_engine::loyalty::programme::Programme;
 use punchline_engine::loyalty::tenant::{Credential, Scope, SealedSecret};
 use punchline_engine::quantity::{Coins, Points, Quantity, Stamps};
 use punchline_engine::time::{Period, UnixMillis};
@@ -34,6 +38,7 @@ pub fn origin() -> Origin {
         line: 1,
         sku: "SKU-2".into(),
         rule_id: "double".parse().unwrap(),
+        multipliers: vec![],
     }
 }
 
@@ -64,6 +69,9 @@ pub fn campaign() -> Campaign {
         stamps: None,
         caps: vec![],
         validity: Validity::default(),
+        condition: None,
+        coupon_book: None,
+        external: None,
     };
     let caps = [Period::Day, Period::Week, Period::Month, Period::Campaign];
     let stamped = EarningRule {
@@ -91,6 +99,7 @@ pub fn campaign() -> Campaign {
         ],
         punchcards: vec![punchcard("coffee", Overflow::CarryOver, true), punchcard("tea", Overflow::Discard, false)],
         dynamic_events: vec![DynamicEvent { sku: "VISIT".into(), name: "Visit".into() }],
+        programme: Programme::default(),
         version: 3,
     }
 }
@@ -132,10 +141,15 @@ pub fn job() -> DeliveryJob {
     }
 }
 
+fn attempt_log(number: u32, latency_ms: u32) -> AttemptLog {
+    let (error, response, key_slot) = ("timeout".into(), vec![], KeySlot::NONE);
+    AttemptLog { number, at: NOW, latency_ms, status: None, error, response, key_slot }
+}
+
 pub fn delivery_rows() -> Vec<DeliveryRow> {
     let log = vec![
-        AttemptLog { number: 1, at: NOW, latency_ms: 20, status: Some(503), error: "".into(), response: vec![0, 255] },
-        AttemptLog { number: 2, at: NOW, latency_ms: 9, status: None, error: "timeout".into(), response: vec![] },
+        AttemptLog { status: Some(503), error: "".into(), response: vec![0, 255], ..attempt_log(1, 20) },
+        attempt_log(2, 9),
     ];
     let row = |sequence, state| DeliveryRow {
         sequence: Sequence(sequence),
@@ -168,7 +182,7 @@ pub fn recorded() -> Event {
     event.into()
 }
 
-/// A record whose last event is of the kind. The match makes a new kind fail to compile until it has one.
+/// A record whose last event is of the kind.
 pub fn sample(kind: EventType) -> Record {
     let (member_id, subscription_id, campaign_id) = (member(1), subscription_id(), "summer-2026".parse().unwrap());
     let (punchcard_id, rule_id) = ("coffee".parse().unwrap(), "double".parse().unwrap());
@@ -212,6 +226,7 @@ pub fn sample(kind: EventType) -> Record {
             changed: vec!["identifiers".into(), "profile.locale".into()],
         }
         .into(),
+        EventType::MemberErased => MemberErased { member_id }.into(),
         EventType::MemberBlocked => MemberBlocked { member_id, reason }.into(),
         EventType::MemberUnblocked => MemberUnblocked { member_id }.into(),
         EventType::MemberJoinedCampaign => MemberJoinedCampaign { member_id, campaign_id }.into(),
@@ -245,6 +260,7 @@ pub fn sample(kind: EventType) -> Record {
             amount: Points(3_000),
             previous_balance: Points(150),
             new_balance: Points(3_150),
+            expires_at: None,
             origin: origin(),
         }
         .into(),
@@ -254,6 +270,7 @@ pub fn sample(kind: EventType) -> Record {
             amount: Points(150),
             previous_balance: Points(150),
             new_balance: Points(0),
+            hold_id: None,
             origin: Origin::Adjustment { reason },
         }
         .into(),
@@ -262,6 +279,8 @@ pub fn sample(kind: EventType) -> Record {
             amount: Coins(-5),
             previous_balance: Coins(7),
             new_balance: Coins(2),
+            expires_at: None,
+            hold_id: None,
             origin: Origin::Adjustment { reason },
         }
         .into(),
@@ -329,6 +348,7 @@ pub fn sample(kind: EventType) -> Record {
             member_id: Some(member_id),
             occurred_at: NOW,
             properties: Json(r#"{"n":1.5}"#.into()),
+            personal: Json::empty(),
         }
         .into(),
         EventType::SubscriptionSecretRotated => {
@@ -350,6 +370,16 @@ pub fn sample(kind: EventType) -> Record {
             DeadLettersRedriven { subscription_id, sequences: vec![Sequence(104), Sequence(3), Sequence(u64::MAX)] }
                 .into()
         }
+        EventType::FactTypeRegistered => FactTypeRegistered {
+            fact_type: FactType {
+                name: "fitting.booked".into(),
+                description: "A fitting was booked".into(),
+                schema: r#"{"type":"object"}"#.into(),
+                version: 2,
+            },
+        }
+        .into(),
+        other => plain::plain(other),
     };
     let name = kind.as_str();
     let derived = matches!(name.split('.').next(), Some("consumption" | "points" | "punchcard"));
@@ -361,5 +391,6 @@ pub fn sample(kind: EventType) -> Record {
     if kind != EventType::ConsumptionRecorded {
         events.push(event);
     }
-    Record { tenant: TENANT, time: NOW, member: about_member.then_some(member_id), key, events }
+    let member = about_member.then_some(member_id);
+    Record { tenant: TENANT, time: NOW, member, key_slot: KeySlot::NONE, key, quiet: false, events }
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use punchline_engine::id::{Sequence, SubscriptionId};
+use punchline_engine::id::{KeySlot, Sequence, SubscriptionId};
 use punchline_storage::attempts::LoggedOutcome;
 
 use super::*;
@@ -26,11 +26,16 @@ fn attempt(sequence: u64, response: usize) -> LoggedAttempt {
         error: "".into(),
         outcome: LoggedOutcome::Delivered,
         response: Bytes::from(vec![b'x'; response]),
+        key_slot: KeySlot::NONE,
     }
 }
 
+fn keys() -> Arc<MemberKeys> {
+    Arc::new(punchline_storage::memory::MemoryDisk::new().member_keys())
+}
+
 fn start(dir: &Path, reserve_bytes: u64) -> DeliveryLog {
-    DeliveryLog::start(dir.join("attempts"), LIMITS, Arc::new(SystemClock), reserve_bytes)
+    DeliveryLog::start(dir.join("attempts"), LIMITS, Arc::new(SystemClock), reserve_bytes, keys())
 }
 
 fn logged(log: &DeliveryLog) -> usize {
@@ -105,6 +110,6 @@ fn no_log_asks_for_nothing() {
     before.record(|| attempt(1, 0));
     before.stop();
     let limits = AttemptLimits { bytes_max: 0, ..LIMITS };
-    drop(DeliveryLog::start(dir.path().join("attempts"), limits, Arc::new(SystemClock), 0));
+    drop(DeliveryLog::start(dir.path().join("attempts"), limits, Arc::new(SystemClock), 0, keys()));
     assert_eq!(std::fs::read_dir(dir.path().join("attempts")).expect("there").count(), 0, "it is removed");
 }

@@ -51,6 +51,34 @@ impl IngestService for Scripted {
         Err(Status::unimplemented("not asked for"))
     }
 
+    async fn batch_publish_facts(
+        &self,
+        _: Request<v1::BatchPublishFactsRequest>,
+    ) -> Result<Response<v1::BatchPublishFactsResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn register_fact_type(
+        &self,
+        _: Request<v1::RegisterFactTypeRequest>,
+    ) -> Result<Response<v1::RegisterFactTypeResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn get_fact_type(
+        &self,
+        _: Request<v1::GetFactTypeRequest>,
+    ) -> Result<Response<v1::GetFactTypeResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn list_fact_types(
+        &self,
+        _: Request<v1::ListFactTypesRequest>,
+    ) -> Result<Response<v1::ListFactTypesResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
     type StreamConsumptionsStream = Pin<Box<dyn Stream<Item = Result<v1::StreamConsumptionsResponse, Status>> + Send>>;
 
     async fn record_consumption(

@@ -19,10 +19,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use punchline_delivery::dialect::catalogue::is_publishable;
 use punchline_engine::command::Action;
-use punchline_engine::event::{EventType, is_type_name, is_type_word};
+use punchline_engine::event::is_type_word;
 use punchline_engine::loyalty::consumption::{RawConsumption, RawLine};
 use punchline_engine::loyalty::fact::RawFact;
+use punchline_engine::loyalty::fact_type;
 use punchline_engine::loyalty::member::{ATTRIBUTES_MAX, Identifier, PROFILE_TEXT_LEN_MAX, Profile};
 use punchline_engine::rejection::InvalidField;
 use punchline_engine::time::UnixMillis;
@@ -182,7 +184,7 @@ impl<'a> Message<'a> {
                 let consumption = self.consumption(consumed_at)?.check(now)?;
                 (None, Action::RecordConsumption(consumption))
             }
-            _ => (None, Action::PublishFact(self.fact(kind, timestamp)?.check(now)?)),
+            _ => (None, Action::PublishFact(self.fact(kind, timestamp)?.check(now, is_publishable)?)),
         };
         Ok(Prepared { request_id, action, is_dated })
     }
@@ -435,7 +437,7 @@ fn kept(context: &Map<String, Value>) -> Map<String, Value> {
 /// The type of the fact that an event is: its own name where that is a type already and not one of ours, and
 /// else `segment.` with its name in snake case.
 fn type_of(event: &str) -> String {
-    if is_type_name(event) && EventType::parse(event).is_none() {
+    if fact_type::check_name("event", event, is_publishable(event)).is_ok() {
         return event.to_owned();
     }
     let mut word = String::new();

@@ -57,7 +57,7 @@ impl World {
     }
 
     async fn points(&self) -> i64 {
-        self.member("email", dev::EMAIL).await.expect("there").cards[0].points.0
+        self.member("email", dev::EMAIL).await.expect("there").cards[0].points.balance
     }
 
     /// Types of what came in from here, and about whom.

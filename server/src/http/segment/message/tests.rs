@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use punchline_engine::event::is_type_name;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
