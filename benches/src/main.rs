@@ -12,7 +12,8 @@ mod report;
 
 use std::process::ExitCode;
 
-const SCENARIOS: &str = "unary | batch | stream | ack-latency | delivery | delivery-latency | isolation | memory | jobs | all";
+const SCENARIOS: &str =
+    "unary | batch | stream | ack-latency | delivery | delivery-latency | isolation | memory | jobs | all";
 
 fn main() -> ExitCode {
     let scenario = std::env::args().nth(1).unwrap_or_default();
