@@ -34,14 +34,16 @@ use punchline_engine::time::UnixMillis;
 use punchline_storage::views::{DueHold, ViewsError};
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Outcome, Refusal, Unavailable};
 use crate::node::Submitter;
 
-/// Members read at once: about a millisecond of the sequencer's time.
-const SLICE: usize = 256;
+/// Members read at once: a fraction of a millisecond of the sequencer's time.
+const SLICE: usize = 64;
 /// Commands under way at once.
-const BATCH: usize = 32;
+const BATCH: usize = 16;
+/// A walk rests so many times as long as it worked: whoever reports consumptions has the rest of the machine.
+const REST: u32 = 2;
 /// Tenants whose houses are read at once.
 const TENANTS_AT_ONCE: usize = 512;
 /// Winners kept at once, of one round each; where there may be more, members are walked over once more.
@@ -365,7 +367,7 @@ impl Jobs {
     }
 
     fn walk(&self, tenant: Tenant) -> Walk<'_> {
-        Walk { jobs: self, tenant, after: None, ended: false }
+        Walk { jobs: self, tenant, after: None, ended: false, since_slice: Stopwatch::start() }
     }
 
     /// Carries commands out; gives how many of them changed anything.
@@ -421,6 +423,8 @@ struct Walk<'a> {
     tenant: Tenant,
     after: Option<MemberId>,
     ended: bool,
+    /// Since the last slice was asked for.
+    since_slice: Stopwatch,
 }
 
 impl Walk<'_> {
@@ -429,6 +433,10 @@ impl Walk<'_> {
             return Ok(None);
         }
         let (tenant, after) = (self.tenant, self.after);
+        if after.is_some() {
+            tokio::time::sleep(self.since_slice.elapsed() * REST).await;
+        }
+        self.since_slice = Stopwatch::start();
         let members = self.jobs.submitter.read(move |views| views.members(tenant, after, SLICE)).await??;
         self.ended = members.len() < SLICE;
         self.after = members.last().map(|member| member.id);

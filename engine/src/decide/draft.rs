@@ -40,7 +40,8 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(set: &'a WorkingSet<'a>, config: &'a TenantConfig, member: &'a Member) -> Draft<'a> {
-        let lead = Party { before: Cow::Borrowed(member), now: member.clone() };
+        // Without what no decision looks at there: this is done for each consumption.
+        let lead = Party { before: Cow::Borrowed(member), now: member.without_person(config.segments.is_empty()) };
         Draft { set, config, parties: vec![lead], events: Vec::new(), obligations: 0, moved: BTreeMap::new() }
     }
 

@@ -404,6 +404,31 @@ impl Member {
         self.cards.iter().find(|c| &c.campaign_id == campaign)
     }
 
+    /// A copy to try events on, without identifiers and positions of entries; and without the profile, if so asked.
+    pub(crate) fn without_person(&self, without_profile: bool) -> Member {
+        Member {
+            id: self.id,
+            tenant: self.tenant,
+            identifiers: Vec::new(),
+            profile: if without_profile { Profile::default() } else { self.profile.clone() },
+            key_slot: self.key_slot,
+            erased_at: self.erased_at,
+            blocked: self.blocked.clone(),
+            coins: self.coins.clone(),
+            cards: self.cards.clone(),
+            segments: self.segments.clone(),
+            channels: self.channels.clone(),
+            rewards: self.rewards.clone(),
+            referrals: self.referrals.clone(),
+            merged_into: self.merged_into,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            entries: self.entries,
+            entries_tail: Vec::new(),
+            as_of: self.as_of,
+        }
+    }
+
     /// Whether there is nobody any more whom anything could happen to.
     pub fn is_gone(&self) -> bool {
         self.merged_into.is_some() || self.erased_at.is_some()
