@@ -227,7 +227,8 @@ fn whom(event: &Event) -> Option<MemberId> {
 
 #[tokio::test]
 async fn a_run_that_was_cut_off_is_done_once() {
-    const MEMBERS: u128 = 100;
+    // One slice: time stands still, and between two a walk rests.
+    const MEMBERS: u128 = 60;
     let time = StillTime::hold();
     let (disk, courier) = (MemoryDisk::new(), Arc::new(ScriptedCourier::new()));
     let node = start(&disk, &courier);
