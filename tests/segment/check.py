@@ -51,7 +51,8 @@ known = ask("members", "lookup", "--email", "user@example.com")
 externals = sorted(i["value"] for i in known["identifiers"] if i["key"] == "externalId")
 check("the known member's ids", externals, [f"{client}-1" for client in clients])
 check("its plan", known["profile"]["attributes"].get("plan"), "gold")
-points = {balance["currency"]: int(balance["amount"]) for balance in ask("members", "balances", known["member_id"])}
+accounts = [account["balance"] for account in ask("members", "balances", known["member_id"])]
+points = {balance["currency"]: int(balance["amount"]) for balance in accounts}
 check("its points, 100 and twice 50 by each client", max(points.values()), 200 * len(clients))
 
 orders = [event for event in events if event["type"] == "segment.order_completed"]
