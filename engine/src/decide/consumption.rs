@@ -275,6 +275,9 @@ impl<'a> Earning<'a> {
     }
 
     fn coins(&mut self, rule: &EarningRule, line: u32, units: u64) -> Result<(), Rejection> {
+        if rule.coins.0 == 0 {
+            return Ok(());
+        }
         let amount = rule.coins.checked_mul(units).ok_or_else(|| overflow(&Currency::Coins))?;
         let origin = self.origin(rule, line, Vec::new());
         self.draft.earn(self.draft.member().id, &Currency::Coins, amount.0, origin)

@@ -48,6 +48,7 @@ pub const REDRIVE_MAX: usize = 1_000;
 /// Most bytes of a record: what a block of the journal holds, which the sequencer checks to the byte. Here it
 /// bounds what is worked out for nothing: 200 lines by 500 rules by 100 cards are ten million events.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+
 /// What a command is decided against.
 #[derive(Debug)]
 pub struct WorkingSet<'a> {
@@ -165,7 +166,7 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             vec![MemberUnblocked { member_id: *member_id }.into()]
         }
         Action::EraseMember { member_id } => {
-            let found = set.member.ok_or(Rejection::MemberNotFound(*member_id))?;
+            let found = anybody(*member_id)?;
             if found.erased_at.is_some() {
                 return Ok(Decision::Already(found.as_of));
             }
