@@ -18,6 +18,7 @@ use punchline_engine::loyalty::tenant::{Directory, SubscriptionEntry};
 use punchline_engine::time::UnixMillis;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use super::budget::Budget;
 use super::consumer::{Connection, Hub};
 use super::log::DeliveryLog;
 use super::target::{Rulebook, Target, TargetError, Via};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub in_flight: Semaphore,
     /// How many places there are.
     pub in_flight_max: usize,
+    /// What all subscriptions together may have taken in.
+    pub(super) budget: Arc<Budget>,
     /// The way to the sequencer.
     pub submitter: Submitter,
     hubs: Mutex<HashMap<SubscriptionId, Arc<Hub>>>,
@@ -186,6 +189,7 @@ impl Dispatcher {
             rulebook,
             in_flight,
             in_flight_max,
+            budget: Arc::default(),
             submitter,
             hubs: Mutex::default(),
             metrics,

@@ -13,7 +13,8 @@
 //!   dead letter that was put back excepted, where its successors have gone on without it).
 //! - No delivery is before the cursor without being settled or having a row.
 //! - First attempts never wait behind retries: retries have at most a quarter of the places.
-//! - What is kept in memory is bounded: a window of deliveries without a row, and a number of rows.
+//! - What is kept in memory is bounded: a window of deliveries without a row, a number of rows, and what
+//!   all subscriptions together leave to this one.
 //!
 //! # What is absent on purpose
 //!
@@ -119,6 +120,7 @@ pub struct Lanes {
     due: BTreeSet<(UnixMillis, Sequence)>,
     /// Not settled and without a row.
     unsettled: BTreeSet<Sequence>,
+    taken_in_max: usize,
     rows: BTreeMap<Sequence, DeliveryRow>,
     changed: BTreeSet<Sequence>,
     finished: Vec<DeliveryRow>,
@@ -144,6 +146,7 @@ impl Lanes {
             retries: VecDeque::new(),
             due: BTreeSet::new(),
             unsettled: BTreeSet::new(),
+            taken_in_max: usize::MAX,
             rows: BTreeMap::new(),
             changed: BTreeSet::new(),
             finished: Vec::new(),
@@ -269,17 +272,26 @@ impl Lanes {
         }
     }
 
+    /// Bounds what may be taken in, with or without a row.
+    pub fn set_taken_in_max(&mut self, most: usize) {
+        self.taken_in_max = most;
+    }
+
+    /// Deliveries taken in and not settled.
+    pub fn taken_in(&self) -> usize {
+        self.member_of.len()
+    }
+
     /// Whether more may be offered.
     pub fn has_room(&self) -> bool {
-        self.unsettled.len() + self.delivered.len() < WINDOW_MAX && self.rows.len() < ROWS_MAX
+        self.room() > 0
     }
 
     /// How many more may be offered.
     pub fn room(&self) -> usize {
-        if !self.has_room() {
-            return 0;
-        }
-        (WINDOW_MAX - self.unsettled.len() - self.delivered.len()).min(ROWS_MAX - self.rows.len())
+        let window = WINDOW_MAX.saturating_sub(self.unsettled.len() + self.delivered.len());
+        let rows = ROWS_MAX.saturating_sub(self.rows.len());
+        window.min(rows).min(self.taken_in_max.saturating_sub(self.taken_in()))
     }
 
     /// Takes in the next event that matches, in order.
@@ -472,7 +484,10 @@ impl Lanes {
         }
         self.member_of.remove(&sequence);
         let lane = self.lanes.get_mut(&key).expect("what was in flight is in a lane");
-        lane.queue.retain(|s| *s != sequence);
+        match lane.queue.front() {
+            Some(head) if *head == sequence => drop(lane.queue.pop_front()),
+            _ => lane.queue.retain(|s| *s != sequence),
+        }
         if lane.queue.is_empty() {
             self.lanes.remove(&key);
         } else {

@@ -14,6 +14,7 @@ pub mod lanes;
 pub mod log;
 pub mod target;
 
+mod budget;
 mod job;
 mod pace;
 mod worker;

@@ -29,6 +29,7 @@ use punchline_engine::time::UnixMillis;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::budget::Share;
 use super::consumer::Hub;
 use super::dispatcher::{Shared, WorkerStats};
 use super::job::JobRun;
@@ -117,6 +118,7 @@ pub(super) struct Worker {
     hub: Arc<Hub>,
     asked: HashMap<Sequence, (oneshot::Sender<bool>, Option<RowState>)>,
     feed_is_empty: bool,
+    share: Share,
     /// Nothing more can be taken in because of what waits behind this attempt, since then.
     stuck: Option<(Sequence, Instant)>,
 }
@@ -160,6 +162,7 @@ impl Worker {
             hub: shared.hub(entry.definition.id),
             asked: HashMap::new(),
             feed_is_empty: false,
+            share: Share::of(shared.budget.clone()),
             stuck: None,
             shared,
         };
@@ -192,6 +195,8 @@ impl Worker {
     /// Serves until it is told to stop, or must be loaded anew.
     pub(super) async fn run(mut self, mut controls: mpsc::UnboundedReceiver<Control>) -> Ended {
         loop {
+            self.share.set(self.lanes.taken_in());
+            self.lanes.set_taken_in_max(self.share.most());
             if let Err(error) = self.fill().await {
                 tracing::error!(subscription = %self.id, %error, "the journal cannot be read");
                 tokio::time::sleep(AFTER_READ_ERROR).await;
