@@ -8,13 +8,13 @@
 //! - Only what is on disk is ever published.
 //! - Nothing personal of a member is kept once its erasure is published.
 //! - A follower that waits is woken by the first record that matches, and only by such: its position
-//!   moves over the others while it sleeps.
+//!   moves over the others while it sleeps, and they cost it nothing.
 //!
 //! # What is absent on purpose
 //!
 //! - Queues: a slow follower costs nothing but its position.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -29,8 +29,10 @@ use tokio::sync::{Notify, watch};
 /// Events kept in memory for followers: the last second or so under full load.
 const EVENTS_KEPT_MAX: u64 = 16_384;
 /// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
-/// or two; a single report of deliveries may take one.
+/// or two; a single update of a campaign may take one.
 const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
+/// Decoded blocks of the journal kept for those who have fallen behind together: each has some 30 records.
+const BLOCKS_KEPT_MAX: usize = 64;
 
 /// How reading the journal failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +57,10 @@ pub struct Stored {
     pub first: Sequence,
     /// The record.
     pub record: Record,
+    /// Of the events in it that are told.
     types: TypeMask,
+    /// Events in it that are told.
+    told: u64,
     /// In the journal.
     bytes: usize,
 }
@@ -63,8 +68,12 @@ pub struct Stored {
 impl Stored {
     /// A record whose first event has the position `first`, and which takes `bytes` in the journal.
     pub fn new(first: Sequence, record: Record, bytes: usize) -> Stored {
-        let types = record.events.iter().fold(0, |types, event| types | bit(event.event_type()));
-        Stored { first, record, types, bytes }
+        let (mut types, mut told) = (0, 0);
+        for recorded in record.all_recorded(first).filter(Recorded::is_told) {
+            types |= bit(recorded.event.event_type());
+            told += 1;
+        }
+        Stored { first, record, types, told, bytes }
     }
 
     /// Position of its last event.
@@ -81,6 +90,10 @@ pub struct EventRef {
 }
 
 impl EventRef {
+    fn at(stored: Arc<Stored>, sequence: Sequence) -> EventRef {
+        EventRef { index: (sequence.0 - stored.first.0) as u32, stored }
+    }
+
     /// The record that it stands in.
     pub fn record(&self) -> &Record {
         &self.stored.record
@@ -92,8 +105,8 @@ impl EventRef {
     }
 }
 
-/// Which events a follower wants.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Which events a follower wants, of those that are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wanted {
     /// Whose.
     pub tenant: Tenant,
@@ -106,7 +119,6 @@ pub struct Wanted {
 impl Wanted {
     fn wants_any(&self, stored: &Stored) -> bool {
         stored.record.tenant == self.tenant
-            && !stored.record.quiet
             && stored.types & self.types != 0
             && self.member.is_none_or(|m| stored.record.all_recorded(stored.first).any(|r| r.member == Some(m)))
     }
@@ -146,14 +158,29 @@ pub struct Feed {
 }
 
 struct Inner {
+    /// Those in which something is told.
     recent: VecDeque<Arc<Stored>>,
     /// In `recent`.
     events: u64,
     /// In `recent`.
     bytes: usize,
+    /// All that is told from here on is in `recent`.
+    kept_from: Sequence,
     head: Sequence,
-    followers: BTreeMap<u64, FollowerState>,
+    followers: HashMap<u64, FollowerState>,
+    /// Who sleeps, by what wakes them: one look, however many want the same.
+    sleepers: BTreeMap<Wanted, BTreeSet<u64>>,
     next_follower: u64,
+    /// The last blocks that were decoded, by their first positions.
+    blocks: BTreeMap<Sequence, Arc<DecodedBlock>>,
+    /// Counts erasures: what was decoded before one is not kept after it.
+    erasures: u64,
+}
+
+/// A block of the journal.
+struct DecodedBlock {
+    records: Vec<Arc<Stored>>,
+    last: Sequence,
 }
 
 impl Inner {
@@ -164,13 +191,79 @@ impl Inner {
                 *stored = Arc::new(Stored::new(stored.first, record, stored.bytes));
             }
         }
+        self.blocks.clear();
+        self.erasures += 1;
+    }
+
+    /// Wakes those who want something of this record.
+    fn wake(&mut self, stored: &Stored) {
+        let first = Wanted { tenant: stored.record.tenant, types: 0, member: None };
+        let of_tenant = self.sleepers.range(first..).take_while(|(wanted, _)| wanted.tenant == first.tenant);
+        let woken: Vec<Wanted> =
+            of_tenant.map(|(wanted, _)| *wanted).filter(|wanted| wanted.wants_any(stored)).collect();
+        for id in woken.iter().filter_map(|wanted| self.sleepers.remove(wanted)).flatten() {
+            let follower = self.followers.get_mut(&id).expect("who sleeps is there");
+            follower.asleep = false;
+            // It may have asked for what is yet to come.
+            follower.position = follower.position.max(stored.first);
+            follower.wake.notify_one();
+        }
+    }
+
+    /// Takes a follower off those who sleep, if it does; it has seen everything up to here.
+    fn rouse(&mut self, id: u64) -> bool {
+        let Some(follower) = self.followers.get_mut(&id).filter(|follower| follower.asleep) else { return false };
+        follower.asleep = false;
+        follower.position = follower.position.max(self.head.next());
+        if let Some(sleepers) = self.sleepers.get_mut(&follower.wanted) {
+            sleepers.remove(&id);
+            if sleepers.is_empty() {
+                self.sleepers.remove(&follower.wanted);
+            }
+        }
+        true
+    }
+
+    fn keep(&mut self, stored: Arc<Stored>) {
+        self.events += stored.record.events.len() as u64;
+        self.bytes += stored.bytes;
+        self.recent.push_back(stored);
+        while self.events > EVENTS_KEPT_MAX || self.bytes > BYTES_KEPT_MAX {
+            let oldest = self.recent.pop_front().expect("there are events");
+            self.events -= oldest.record.events.len() as u64;
+            self.bytes -= oldest.bytes;
+            self.kept_from = oldest.last().next();
+        }
+    }
+
+    fn in_memory(&self, sequence: Sequence) -> Option<&Arc<Stored>> {
+        let after = self.recent.partition_point(|s| s.first <= sequence);
+        let recent = after.checked_sub(1).and_then(|i| self.recent.get(i));
+        let decoded = || {
+            let records = &block_with(&self.blocks, sequence)?.records;
+            records.get(records.partition_point(|s| s.first <= sequence).checked_sub(1)?)
+        };
+        recent.filter(|s| s.last() >= sequence).or_else(decoded)
+    }
+}
+
+/// The block that holds a position, where it is among these.
+fn block_with(blocks: &BTreeMap<Sequence, Arc<DecodedBlock>>, position: Sequence) -> Option<&Arc<DecodedBlock>> {
+    blocks.range(..=position).next_back().map(|(_, block)| block).filter(|block| block.last >= position)
+}
+
+impl DecodedBlock {
+    fn select(&self, wanted: &Wanted, position: Sequence) -> Page {
+        let mut events = Vec::new();
+        self.records.iter().for_each(|stored| wanted.select(stored, position, &mut events));
+        Page { events, next: self.last.next(), from_journal: true }
     }
 }
 
 struct FollowerState {
     wanted: Wanted,
     position: Sequence,
-    /// Saw everything there was; moved along until something matches.
+    /// Saw everything there was, and all since that does not match.
     asleep: bool,
     wake: Arc<Notify>,
 }
@@ -186,8 +279,18 @@ impl Feed {
     /// A feed over what the journal has.
     pub fn new(journal: Arc<dyn Journal>, keys: Arc<MemberKeys>) -> Arc<Feed> {
         let head = Sequence(journal.head());
-        let (recent, followers) = (VecDeque::new(), BTreeMap::new());
-        let inner = Inner { recent, events: 0, bytes: 0, head, followers, next_follower: 0 };
+        let inner = Inner {
+            recent: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            kept_from: head.next(),
+            head,
+            followers: HashMap::new(),
+            sleepers: BTreeMap::new(),
+            next_follower: 0,
+            blocks: BTreeMap::new(),
+            erasures: 0,
+        };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
         Arc::new(Feed { journal, keys, head, told, inner: Mutex::new(inner) })
     }
@@ -216,27 +319,13 @@ impl Feed {
         let mut inner = self.lock();
         for stored in records {
             inner.head = stored.last();
-            let told = stored.record.all_recorded(stored.first).filter(Recorded::is_told).count();
-            self.told.fetch_add(told as u64, Ordering::Relaxed);
-            inner.events += stored.record.events.len() as u64;
-            inner.bytes += stored.bytes;
-            for follower in inner.followers.values_mut().filter(|f| f.asleep) {
-                if follower.wanted.wants_any(&stored) {
-                    follower.asleep = false;
-                    follower.wake.notify_one();
-                } else {
-                    // It may have asked for what is yet to come.
-                    follower.position = follower.position.max(stored.last().next());
-                }
-            }
-            if stored.types & bit(EventType::MemberErased) != 0 {
+            if stored.record.events.iter().any(|event| event.event_type() == EventType::MemberErased) {
                 inner.forget(stored.record.tenant, stored.record.member);
             }
-            inner.recent.push_back(stored);
-            while inner.events > EVENTS_KEPT_MAX || inner.bytes > BYTES_KEPT_MAX {
-                let oldest = inner.recent.pop_front().expect("there are events");
-                inner.events -= oldest.record.events.len() as u64;
-                inner.bytes -= oldest.bytes;
+            if stored.told > 0 {
+                self.told.fetch_add(stored.told, Ordering::Relaxed);
+                inner.wake(&stored);
+                inner.keep(stored);
             }
         }
         let head = inner.head;
@@ -261,16 +350,15 @@ impl Feed {
     ///
     /// What the journal says.
     pub fn record_at(&self, sequence: Sequence) -> Result<Option<Arc<Stored>>, ReadError> {
-        {
-            let inner = self.lock();
-            let after = inner.recent.partition_point(|s| s.first <= sequence);
-            if let Some(stored) = after.checked_sub(1).and_then(|i| inner.recent.get(i))
-                && stored.last() >= sequence
-            {
-                return Ok(Some(stored.clone()));
-            }
+        match self.lock().in_memory(sequence) {
+            Some(stored) => Ok(Some(stored.clone())),
+            None => record_at(&*self.journal, &self.keys, sequence),
         }
-        record_at(&*self.journal, &self.keys, sequence)
+    }
+
+    /// One event, where it is in memory.
+    pub fn event_in_memory(&self, sequence: Sequence) -> Option<EventRef> {
+        self.lock().in_memory(sequence).map(|stored| EventRef::at(stored.clone(), sequence))
     }
 
     /// One event. Reads the disk: not for async tasks.
@@ -279,7 +367,7 @@ impl Feed {
     ///
     /// What the journal says.
     pub fn event_at(&self, sequence: Sequence) -> Result<Option<EventRef>, ReadError> {
-        Ok(self.record_at(sequence)?.map(|stored| EventRef { index: (sequence.0 - stored.first.0) as u32, stored }))
+        Ok(self.record_at(sequence)?.map(|stored| EventRef::at(stored, sequence)))
     }
 
     /// Events from `position` on, straight from the journal; looks at one block. Reads the disk.
@@ -290,16 +378,32 @@ impl Feed {
     pub fn read_block(&self, wanted: &Wanted, position: Sequence) -> Result<Page, ReadError> {
         // Trimmed positions are gone for everyone; what follows them is not.
         let position = position.max(Sequence(self.journal.first()));
+        let erasures = {
+            let inner = self.lock();
+            if let Some(block) = block_with(&inner.blocks, position).cloned() {
+                drop(inner);
+                return Ok(block.select(wanted, position));
+            }
+            inner.erasures
+        };
         let Some(block) = self.journal.read(position.0)? else {
             return Ok(Page { events: Vec::new(), next: position, from_journal: true });
         };
-        let mut events = Vec::new();
-        for (first, _, bytes) in block.records() {
-            let record = decode(first, bytes, &self.keys)?;
-            let stored = Stored::new(Sequence(first), record, bytes.len());
-            wanted.select(&Arc::new(stored), position, &mut events);
+        let stored = |(first, _, bytes): (u64, u32, &[u8])| {
+            Ok(Arc::new(Stored::new(Sequence(first), decode(first, bytes, &self.keys)?, bytes.len())))
+        };
+        let records = block.records().map(stored).collect::<Result<Vec<_>, ReadError>>()?;
+        let decoded = Arc::new(DecodedBlock { records, last: Sequence(block.last_sequence()) });
+        let mut inner = self.lock();
+        if inner.erasures == erasures {
+            inner.blocks.insert(Sequence(block.first_sequence()), decoded.clone());
+            if inner.blocks.len() > BLOCKS_KEPT_MAX {
+                // Who catches up reads on: what is furthest behind is wanted least.
+                inner.blocks.pop_first();
+            }
         }
-        Ok(Page { events, next: Sequence(block.last_sequence() + 1), from_journal: true })
+        drop(inner);
+        Ok(decoded.select(wanted, position))
     }
 }
 
@@ -344,25 +448,31 @@ impl Follower {
             let mut inner = self.feed.lock();
             let inner = &mut *inner;
             let state = inner.followers.get_mut(&self.id).expect("a follower is there until dropped");
-            if state.position > inner.head {
+            if state.asleep || state.position > inner.head {
                 state.asleep = true;
+                inner.sleepers.entry(state.wanted).or_default().insert(self.id);
                 return Ok(None);
             }
-            let first_kept = inner.recent.front().map_or(inner.head.next(), |s| s.first);
-            if state.position >= first_kept {
-                let mut page = Page { next: state.position, ..Page::default() };
+            if state.position >= inner.kept_from {
+                let mut page = Page { next: inner.head.next(), ..Page::default() };
                 let at = inner.recent.partition_point(|s| s.last() < state.position);
                 for stored in inner.recent.range(at..) {
                     state.wanted.select(stored, state.position, &mut page.events);
-                    page.next = stored.last().next();
                     if page.events.len() >= limit {
+                        page.next = stored.last().next();
                         break;
                     }
                 }
                 state.position = page.next;
                 return Ok(Some(page));
             }
-            (state.wanted, state.position)
+            let (wanted, position) = (state.wanted, state.position);
+            if let Some(block) = block_with(&inner.blocks, position).cloned() {
+                let page = block.select(&wanted, position);
+                state.position = page.next;
+                return Ok(Some(page));
+            }
+            (wanted, position)
         };
         let feed = self.feed.clone();
         let read = tokio::task::spawn_blocking(move || feed.read_block(&wanted, position));
@@ -378,13 +488,21 @@ impl Follower {
 
     /// All positions before this one were looked at, or hold nothing that is wanted.
     pub fn position(&self) -> Sequence {
-        self.feed.lock().followers.get(&self.id).expect("a follower is there until dropped").position
+        let inner = self.feed.lock();
+        let state = inner.followers.get(&self.id).expect("a follower is there until dropped");
+        if state.asleep { state.position.max(inner.head.next()) } else { state.position }
     }
 
     /// Wants something else from now on.
     pub fn set_wanted(&self, wanted: Wanted) {
         let mut inner = self.feed.lock();
-        inner.followers.get_mut(&self.id).expect("a follower is there until dropped").wanted = wanted;
+        let was_asleep = inner.rouse(self.id);
+        let state = inner.followers.get_mut(&self.id).expect("a follower is there until dropped");
+        state.wanted = wanted;
+        if was_asleep {
+            state.asleep = true;
+            inner.sleepers.entry(wanted).or_default().insert(self.id);
+        }
     }
 
     fn set_position(&self, position: Sequence) {
@@ -395,7 +513,9 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.feed.lock().followers.remove(&self.id);
+        let mut inner = self.feed.lock();
+        inner.rouse(self.id);
+        inner.followers.remove(&self.id);
     }
 }
 
@@ -471,5 +591,55 @@ mod tests {
         }
         let page = of_these.next(10).await.expect("readable").expect("there is one");
         assert_eq!(page.events.iter().map(|event| event.get().sequence.0).collect::<Vec<_>>(), [3]);
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_is_woken_by_what_it_wants_by_then() {
+        let disk = MemoryDisk::new();
+        let (journal, _) = disk.journal(0).expect("opens");
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let wanted = |types| Wanted { tenant: TENANT, types, member: None };
+        let types = bit(EventType::AdvertiserCreated);
+        let followers = [0, types, 0].map(|types| feed.follow(wanted(types), Sequence(1)));
+        for follower in &followers {
+            assert!(follower.next(10).await.expect("readable").is_none());
+        }
+        feed.publish([record(&feed)]);
+        // The first wants something else in its sleep, the second was woken, the third sleeps on.
+        followers[0].set_wanted(wanted(types));
+        let woken = async |n: usize| {
+            tokio::time::timeout(std::time::Duration::from_millis(1), followers[n].woken()).await.is_ok()
+        };
+        assert_eq!([woken(0).await, woken(1).await, woken(2).await], [false, true, false]);
+        assert_eq!(followers.each_ref().map(Follower::position), [2, 1, 2].map(Sequence));
+        feed.publish([record(&feed)]);
+        assert_eq!([woken(0).await, woken(2).await], [true, false]);
+        let seen = async |n: usize| {
+            let page = followers[n].next(10).await.expect("readable")?;
+            Some(page.events.iter().map(|event| event.get().sequence.0).collect::<Vec<_>>())
+        };
+        assert_eq!([seen(0).await, seen(1).await, seen(2).await], [Some(vec![2]), Some(vec![1, 2]), None]);
+        drop(followers);
+        assert!(feed.lock().sleepers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_told_to_nobody_is_not_kept_and_passed_over() {
+        let disk = MemoryDisk::new();
+        let (journal, _) = disk.journal(0).expect("opens");
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let types = bit(EventType::AdvertiserCreated);
+        let follower = feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(1));
+        let quiet = |feed: &Feed| {
+            let told = record(feed);
+            Arc::new(Stored::new(told.first, Record { quiet: true, ..told.record.clone() }, 100))
+        };
+        feed.publish([quiet(&feed)]);
+        feed.publish([record(&feed)]);
+        feed.publish([quiet(&feed)]);
+        assert_eq!((feed.lock().recent.len(), feed.told(), feed.head()), (1, 1, Sequence(3)));
+        let page = follower.next(10).await.expect("readable").expect("there is one");
+        assert_eq!((page.events.len(), page.next, page.from_journal), (1, Sequence(4), false));
+        assert!(follower.next(10).await.expect("readable").is_none());
     }
 }

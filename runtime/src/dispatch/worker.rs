@@ -403,6 +403,7 @@ impl Worker {
     fn attempt(&mut self, task: Task, target: Arc<Target>) {
         let shared = self.shared.clone();
         let event = self.events.get(&task.sequence).cloned();
+        let event = event.or_else(|| self.shared.feed.event_in_memory(task.sequence));
         let hub = self.hub.clone();
         self.attempts.push(Box::pin(async move {
             let permit = match target.via {
