@@ -105,7 +105,9 @@ fn parse<M: Message + Default>(message: &'static str, bytes: &[u8]) -> Result<M,
 ///
 /// If it has no events: such a record is never decided, and would not be read again.
 pub fn encode_record(record: &Record, keys: &MemberKeys) -> Result<Vec<u8>, KeysError> {
-    Ok(record::to_wire(record, keys)?.encode_to_vec())
+    let mut bytes = Vec::new();
+    encode_record_into(record, keys, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Appends the bytes of a record to `out`, which keeps what it has.
@@ -118,8 +120,7 @@ pub fn encode_record(record: &Record, keys: &MemberKeys) -> Result<Vec<u8>, Keys
 ///
 /// As [`encode_record`].
 pub fn encode_record_into(record: &Record, keys: &MemberKeys, out: &mut Vec<u8>) -> Result<(), KeysError> {
-    record::to_wire(record, keys)?.encode(out).expect("a Vec has room for as much as memory holds");
-    Ok(())
+    record::encode(record, keys, out)
 }
 
 /// The record that these bytes are.

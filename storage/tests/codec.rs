@@ -112,7 +112,7 @@ fn every_setting_of_a_subscription_comes_back() {
     ];
     for auth in auths {
         let subscription = Subscription { auth, ..full.clone() };
-        let events = vec![SubscriptionUpdated { subscription }.into()];
+        let events = vec![SubscriptionUpdated { subscription: Box::new(subscription) }.into()];
         let (member, key_slot, key, quiet) = (None, KeySlot::NONE, None, false);
         let record = Record { tenant: TENANT, time: NOW, member, key_slot, key, quiet, events };
         assert_eq!(decode_record(&encode_record(&record)), Ok(record));
@@ -143,7 +143,7 @@ fn what_a_campaign_does_beyond_its_rules_comes_back() {
         key_slot: KeySlot::NONE,
         key: None,
         quiet: false,
-        events: vec![CampaignUpdated { campaign: full }.into()],
+        events: vec![CampaignUpdated { campaign: Box::new(full) }.into()],
     };
     assert_eq!(decode_record(&encode_record(&record)), Ok(record));
 }

@@ -109,8 +109,8 @@ pub fn example(event_type: EventType) -> Event {
         }
         T::CredentialIssued => CredentialIssued { credential: credential() }.into(),
         T::CredentialRevoked => CredentialRevoked { credential_id: credential().id }.into(),
-        T::CampaignCreated => CampaignCreated { campaign: campaign(1) }.into(),
-        T::CampaignUpdated => CampaignUpdated { campaign: campaign(2) }.into(),
+        T::CampaignCreated => CampaignCreated { campaign: Box::new(campaign(1)) }.into(),
+        T::CampaignUpdated => CampaignUpdated { campaign: Box::new(campaign(2)) }.into(),
         T::MemberCreated => MemberCreated {
             member_id,
             identifiers: identifiers(),
@@ -217,9 +217,9 @@ pub fn example(event_type: EventType) -> Event {
         }
         T::SubscriptionCreated => {
             let (subscription, secret) = (subscription(1), SealedSecret::default());
-            SubscriptionCreated { subscription, secret, owed_after: None }.into()
+            SubscriptionCreated { subscription: Box::new(subscription), secret, owed_after: None }.into()
         }
-        T::SubscriptionUpdated => SubscriptionUpdated { subscription: subscription(2) }.into(),
+        T::SubscriptionUpdated => SubscriptionUpdated { subscription: Box::new(subscription(2)) }.into(),
         T::SubscriptionDeleted => SubscriptionDeleted { subscription_id: subscription_id() }.into(),
         T::SubscriptionPaused => {
             SubscriptionPaused { subscription_id: subscription_id(), reason: "maintenance".into() }.into()

@@ -28,7 +28,7 @@ pub(super) fn create(
     if let Some(campaign) = book.campaign_id.as_ref().filter(|id| !config.campaigns.contains_key(*id)) {
         return Err(InvalidField::new("campaign_id", campaign.as_str(), "names no campaign").into());
     }
-    let created = CouponBookCreated { coupon_book: CouponBook { version: 1, ..book.clone() } };
+    let created = CouponBookCreated { coupon_book: Box::new(CouponBook { version: 1, ..book.clone() }) };
     let mut events = vec![created.into()];
     if !codes.is_empty() {
         events.push(filled(set, &book.coupon_book_id, codes)?);
@@ -130,7 +130,7 @@ pub(super) fn assigned(
         assigned_before: 0,
         usages: 0,
         assigned: 1,
-        coupon_book: (**book).clone(),
+        coupon_book: Box::new((**book).clone()),
     }
 }
 
@@ -195,7 +195,7 @@ pub(super) fn use_(
         assigned_before: assigned,
         usages: usages_before + 1,
         assigned,
-        coupon_book: book.clone(),
+        coupon_book: Box::new(book.clone()),
     }
     .into()))
 }

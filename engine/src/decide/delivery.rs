@@ -24,14 +24,14 @@ pub(super) fn decide(directory: &Directory, config: &TenantConfig, action: &Acti
             if let Some(other) = config.subscriptions.values().find(same_name) {
                 return Err(Rejection::SubscriptionExists(other.definition.id));
             }
-            let subscription = Subscription { version: 1, ..subscription.clone() };
+            let subscription = Box::new(Subscription { version: 1, ..subscription.clone() });
             vec![SubscriptionCreated { subscription, secret: secret.clone(), owed_after: *owed_after }.into()]
         }
         Action::UpdateSubscription { subscription, etag } => {
             let current = &entry(config, subscription.id)?.definition;
             check_etag(etag.as_deref(), current.version)?;
             subscription.validate()?;
-            let subscription = Subscription { version: current.version + 1, ..subscription.clone() };
+            let subscription = Box::new(Subscription { version: current.version + 1, ..subscription.clone() });
             vec![SubscriptionUpdated { subscription }.into()]
         }
         Action::DeleteSubscription { subscription_id } => {

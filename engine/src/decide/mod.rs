@@ -286,14 +286,14 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
             }
             limit("campaigns", config.campaigns.len(), CAMPAIGNS_MAX)?;
             programme::check(config, campaign)?;
-            vec![CampaignCreated { campaign: Campaign { version: 1, ..campaign.clone() } }.into()]
+            vec![CampaignCreated { campaign: Box::new(Campaign { version: 1, ..campaign.clone() }) }.into()]
         }
         Action::UpdateCampaign { campaign, etag } => {
             let current = config.campaigns.get(&campaign.id);
             let current = current.ok_or_else(|| Rejection::CampaignNotFound(campaign.id.clone()))?;
             check_etag(etag.as_deref(), current.version)?;
             programme::check(config, campaign)?;
-            let campaign = Campaign { version: current.version + 1, ..campaign.clone() };
+            let campaign = Box::new(Campaign { version: current.version + 1, ..campaign.clone() });
             vec![CampaignUpdated { campaign }.into()]
         }
         Action::RegisterFactType { fact_type, etag } => {
@@ -468,7 +468,7 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
             Action::IdentifyMember { identifiers, profile, .. },
         ) => member::says(known, had, identifiers, profile),
         (Event::CampaignCreated(e), Action::CreateCampaign { campaign }) => {
-            e.campaign == Campaign { version: e.campaign.version, ..campaign.clone() }
+            *e.campaign == Campaign { version: e.campaign.version, ..campaign.clone() }
         }
         (Event::SubscriptionCreated(e), Action::CreateSubscription { subscription, owed_after, .. }) => {
             e.owed_after == *owed_after && delivery::same_subscription(&e.subscription, subscription)
@@ -477,14 +477,14 @@ fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result
             e.segment == Segment { version: e.segment.version, ..segment.clone() }
         }
         (Event::RewardCatalogueCreated(e), Action::CreateReward { reward }) => {
-            e.reward == Reward { version: e.reward.version, ..reward.clone() }
+            *e.reward == Reward { version: e.reward.version, ..reward.clone() }
         }
         (Event::CouponBookCreated(e), Action::CreateCouponBook { coupon_book, codes }) => {
             let had = first.events.get(1).map_or(&[][..], |event| match event {
                 Event::CouponsAdded(e) => &e.codes,
                 _ => &[],
             });
-            e.coupon_book == CouponBook { version: e.coupon_book.version, ..coupon_book.clone() }
+            *e.coupon_book == CouponBook { version: e.coupon_book.version, ..coupon_book.clone() }
                 && coupon::same_codes(coupon_book.kind, had, codes)
         }
         (Event::CouponsAdded(e), Action::AddCoupons { coupon_book_id, kind, codes }) => {

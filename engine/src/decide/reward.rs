@@ -18,7 +18,7 @@ pub(super) fn create(config: &TenantConfig, reward: &Reward) -> Result<Decision,
     }
     limit("rewards", config.rewards.len(), REWARDS_MAX)?;
     check(config, reward)?;
-    Ok(one(RewardCatalogueCreated { reward: Reward { version: 1, ..reward.clone() } }.into()))
+    Ok(one(RewardCatalogueCreated { reward: Box::new(Reward { version: 1, ..reward.clone() }) }.into()))
 }
 
 pub(super) fn update(config: &TenantConfig, reward: &Reward, etag: Option<&str>) -> Result<Decision, Rejection> {
@@ -26,7 +26,7 @@ pub(super) fn update(config: &TenantConfig, reward: &Reward, etag: Option<&str>)
     let current = current.ok_or_else(|| Rejection::RewardNotFound(reward.reward_id.clone()))?;
     check_etag(etag, current.version)?;
     check(config, reward)?;
-    Ok(one(RewardCatalogueUpdated { reward: Reward { version: current.version + 1, ..reward.clone() } }.into()))
+    Ok(one(RewardCatalogueUpdated { reward: Box::new(Reward { version: current.version + 1, ..reward.clone() }) }.into()))
 }
 
 fn check(config: &TenantConfig, reward: &Reward) -> Result<(), Rejection> {

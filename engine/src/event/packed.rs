@@ -26,12 +26,12 @@ macro_rules! packed_events {
             /// A campaign came into being.
             CampaignCreated = "campaign.created" {
                 /// All of it.
-                campaign: Campaign,
+                campaign: Box<Campaign>,
             }
             /// A campaign was changed; what was earned stays as it was earned.
             CampaignUpdated = "campaign.updated" {
                 /// All of it, as it is now.
-                campaign: Campaign,
+                campaign: Box<Campaign>,
             }
             /// A person joined the programme.
             MemberCreated = "member.created" {
@@ -262,7 +262,7 @@ macro_rules! packed_events {
             /// A standing order was placed.
             SubscriptionCreated = "subscription.created" {
                 /// All of it but the secrets.
-                subscription: Subscription,
+                subscription: Box<Subscription>,
                 /// The first signing secret, sealed.
                 #[serde(skip)]
                 secret: SealedSecret,
@@ -273,7 +273,7 @@ macro_rules! packed_events {
             /// A standing order was changed.
             SubscriptionUpdated = "subscription.updated" {
                 /// All of it but the secrets, as it is now.
-                subscription: Subscription,
+                subscription: Box<Subscription>,
             }
             /// A standing order was withdrawn.
             SubscriptionDeleted = "subscription.deleted" {

@@ -31,18 +31,18 @@ macro_rules! plain_events {
                 RewardCatalogueCreated = "reward.catalogue_created" {
                     /// All of it.
                     #[serde(flatten)]
-                    reward: Reward,
+                    reward: Box<Reward>,
                 }
                 /// A reward was changed.
                 RewardCatalogueUpdated = "reward.catalogue_updated" {
                     /// All of it, as it is now.
                     #[serde(flatten)]
-                    reward: Reward,
+                    reward: Box<Reward>,
                 }
                 /// A coupon book came into being.
                 CouponBookCreated = "coupon_book.created" {
                     /// All of it but the codes.
-                    coupon_book: CouponBook,
+                    coupon_book: Box<CouponBook>,
                 }
                 /// Codes came into a book. Told to nobody: whoever knows a code can use it.
                 CouponsAdded = "coupon_book.filled" {
@@ -86,7 +86,7 @@ macro_rules! plain_events {
                     /// Assignments now: always 1.
                     assigned: u32,
                     /// Its book.
-                    coupon_book: CouponBook,
+                    coupon_book: Box<CouponBook>,
                 }
                 /// A coupon's code was used.
                 CouponUsed = "coupon.used" {
@@ -124,7 +124,7 @@ macro_rules! plain_events {
                     #[serde(default)]
                     assigned: u32,
                     /// Its book.
-                    coupon_book: CouponBook,
+                    coupon_book: Box<CouponBook>,
                 }
                 /// A coupon's use was undone.
                 RedemptionRolledBack = "redemption.rolled_back" {

@@ -231,17 +231,17 @@ impl TenantConfig {
                 credential.expect("decide checked it").revoked_at = Some(recorded.time);
             }
             Event::CampaignCreated(e) => {
-                self.campaigns.insert(e.campaign.id.clone(), Arc::new(e.campaign.clone()));
+                self.campaigns.insert(e.campaign.id.clone(), Arc::new((*e.campaign).clone()));
             }
             Event::CampaignUpdated(e) => {
-                self.campaigns.insert(e.campaign.id.clone(), Arc::new(e.campaign.clone()));
+                self.campaigns.insert(e.campaign.id.clone(), Arc::new((*e.campaign).clone()));
             }
             Event::FactTypeRegistered(e) => {
                 self.fact_types.insert(e.fact_type.name.clone(), Arc::new(e.fact_type.clone()));
             }
             Event::SubscriptionCreated(e) => {
                 let entry = SubscriptionEntry {
-                    definition: Arc::new(e.subscription.clone()),
+                    definition: Arc::new((*e.subscription).clone()),
                     state: SubscriptionState::Active,
                     state_reason: String::new(),
                     secrets: vec![(e.secret.clone(), None)],
@@ -251,7 +251,7 @@ impl TenantConfig {
                 self.subscriptions.insert(e.subscription.id, entry);
             }
             Event::SubscriptionUpdated(e) => {
-                self.subscription_mut(e.subscription.id).definition = Arc::new(e.subscription.clone());
+                self.subscription_mut(e.subscription.id).definition = Arc::new((*e.subscription).clone());
             }
             Event::SubscriptionDeleted(e) => {
                 self.subscriptions.remove(&e.subscription_id);
@@ -271,10 +271,10 @@ impl TenantConfig {
             }
             Event::RewardCatalogueCreated(RewardCatalogueCreated { reward })
             | Event::RewardCatalogueUpdated(RewardCatalogueUpdated { reward }) => {
-                self.rewards.insert(reward.reward_id.clone(), Arc::new(reward.clone()));
+                self.rewards.insert(reward.reward_id.clone(), Arc::new((**reward).clone()));
             }
             Event::CouponBookCreated(e) => {
-                self.coupon_books.insert(e.coupon_book.coupon_book_id.clone(), Arc::new(e.coupon_book.clone()));
+                self.coupon_books.insert(e.coupon_book.coupon_book_id.clone(), Arc::new((*e.coupon_book).clone()));
             }
             _ => {}
         }

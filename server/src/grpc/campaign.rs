@@ -83,8 +83,8 @@ impl Api {
 
 fn campaign_in(events: &[Event]) -> Option<Campaign> {
     match events.first() {
-        Some(Event::CampaignCreated(event)) => Some(event.campaign.clone()),
-        Some(Event::CampaignUpdated(event)) => Some(event.campaign.clone()),
+        Some(Event::CampaignCreated(event)) => Some((*event.campaign).clone()),
+        Some(Event::CampaignUpdated(event)) => Some((*event.campaign).clone()),
         _ => None,
     }
 }

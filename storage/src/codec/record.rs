@@ -2,6 +2,7 @@
 //!
 //! What the record says once ([`Around`]) is left out of its events where it is equal, and put back.
 
+use prost::Message;
 use punchline_engine::dispatch::{BreakerState, DeliveryProgress, JobKind, PutBack, SubscriptionState};
 use punchline_engine::event::*;
 use punchline_engine::id::{AdvertiserId, KeySlot, MemberId, MultiplierId, Sequence, SubscriptionId, Tenant};
@@ -21,6 +22,9 @@ use super::rows::{
 };
 use super::word::{Kind, each, from_json, id, job_id, json, member_id, required, subscription_id, tenant, uuid_bytes};
 use crate::member_keys::{KeysError, MemberKeys};
+
+/// Number of `events` in the record's message.
+const EVENTS_TAG: u32 = 7;
 
 /// What an event need not repeat.
 #[derive(Clone, Copy)]
@@ -136,12 +140,13 @@ fn previous(given: Option<i64>, derived: Option<i64>) -> Result<i64, CodecError>
     given.or(derived).ok_or_else(overflow)
 }
 
-pub(super) fn to_wire(record: &Record, keys: &MemberKeys) -> Result<wire::Record, KeysError> {
+/// Appends the bytes of a record. Its events are written one by one: a list of messages, each as large as the
+/// largest of all kinds, would cost more than the rest of the work.
+pub(super) fn encode(record: &Record, keys: &MemberKeys, out: &mut Vec<u8>) -> Result<(), KeysError> {
     let Record { tenant, time, member, key_slot, key, quiet, events } = record;
     assert!(!events.is_empty(), "a record has at least one event");
     let around = Around::new(*member, key.as_ref(), events);
-    let event = |e| Ok(wire::Event { kind: Some(event_to_wire(&around, e, *key_slot, keys)?) });
-    Ok(wire::Record {
+    let head = wire::Record {
         advertiser_id: tenant.advertiser.0,
         environment: tenant.environment.wire_number(),
         time_ms: time.0,
@@ -158,9 +163,16 @@ pub(super) fn to_wire(record: &Record, keys: &MemberKeys) -> Result<wire::Record
             }
         }),
         quiet: *quiet,
-        events: events.iter().map(event).collect::<Result<_, _>>()?,
+        events: Vec::new(),
         key_slot: key_slot.0,
-    })
+    };
+    head.encode(out).expect("a Vec has room for as much as memory holds");
+    for event in events {
+        let event = wire::Event { kind: Some(event_to_wire(&around, event, *key_slot, keys)?) };
+        // Fields of a message may stand in any order.
+        prost::encoding::message::encode(EVENTS_TAG, &event, out);
+    }
+    Ok(())
 }
 
 pub(super) fn from_wire(record: wire::Record, keys: &MemberKeys) -> Result<Record, CodecError> {
@@ -334,14 +346,14 @@ fn event_to_wire(around: &Around<'_>, event: &Event, slot: KeySlot, keys: &Membe
         Event::CampaignUpdated(e) => {
             W::CampaignUpdated(wire::CampaignUpdated { campaign: Some(campaign_to_wire(&e.campaign)) })
         }
-        Event::SubscriptionCreated(e) => W::SubscriptionCreated(wire::SubscriptionCreated {
+        Event::SubscriptionCreated(e) => W::SubscriptionCreated(Box::new(wire::SubscriptionCreated {
             subscription: Some(subscription_to_wire(&e.subscription)),
             sealed_secret: e.secret.0.clone(),
             owed_after: e.owed_after.map(|s| s.0),
-        }),
-        Event::SubscriptionUpdated(e) => W::SubscriptionUpdated(wire::SubscriptionUpdated {
+        })),
+        Event::SubscriptionUpdated(e) => W::SubscriptionUpdated(Box::new(wire::SubscriptionUpdated {
             subscription: Some(subscription_to_wire(&e.subscription)),
-        }),
+        })),
         Event::SubscriptionDeleted(e) => {
             W::SubscriptionDeleted(wire::SubscriptionDeleted { subscription_id: uuid_bytes(&e.subscription_id.0) })
         }
@@ -564,15 +576,15 @@ fn event_from_wire(around: &Around<'_>, kind: W, slot: KeySlot, keys: &MemberKey
         W::CredentialRevoked(e) => {
             Event::CredentialRevoked(CredentialRevoked { credential_id: id("credential_id", &e.credential_id)? })
         }
-        W::CampaignCreated(e) => Event::CampaignCreated(CampaignCreated { campaign: campaign(e.campaign)? }),
-        W::CampaignUpdated(e) => Event::CampaignUpdated(CampaignUpdated { campaign: campaign(e.campaign)? }),
+        W::CampaignCreated(e) => Event::CampaignCreated(CampaignCreated { campaign: Box::new(campaign(e.campaign)?) }),
+        W::CampaignUpdated(e) => Event::CampaignUpdated(CampaignUpdated { campaign: Box::new(campaign(e.campaign)?) }),
         W::SubscriptionCreated(e) => Event::SubscriptionCreated(SubscriptionCreated {
-            subscription: subscription(e.subscription)?,
+            subscription: Box::new(subscription(e.subscription)?),
             secret: SealedSecret(e.sealed_secret),
             owed_after: e.owed_after.map(Sequence),
         }),
         W::SubscriptionUpdated(e) => {
-            Event::SubscriptionUpdated(SubscriptionUpdated { subscription: subscription(e.subscription)? })
+            Event::SubscriptionUpdated(SubscriptionUpdated { subscription: Box::new(subscription(e.subscription)?) })
         }
         W::SubscriptionDeleted(e) => Event::SubscriptionDeleted(SubscriptionDeleted {
             subscription_id: subscription_id("subscription_id", &e.subscription_id)?,

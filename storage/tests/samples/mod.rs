@@ -207,10 +207,10 @@ pub fn sample(kind: EventType) -> Record {
         }
         .into(),
         EventType::CredentialRevoked => CredentialRevoked { credential_id: "key-1".parse().unwrap() }.into(),
-        EventType::CampaignCreated => CampaignCreated { campaign: campaign() }.into(),
+        EventType::CampaignCreated => CampaignCreated { campaign: Box::new(campaign()) }.into(),
         EventType::CampaignUpdated => {
             let (rules, punchcards, dynamic_events) = (vec![], vec![], vec![]);
-            CampaignUpdated { campaign: Campaign { rules, punchcards, dynamic_events, ..campaign() } }.into()
+            CampaignUpdated { campaign: Box::new(Campaign { rules, punchcards, dynamic_events, ..campaign() }) }.into()
         }
         EventType::MemberCreated => MemberCreated {
             member_id,
@@ -307,11 +307,11 @@ pub fn sample(kind: EventType) -> Record {
         }
         EventType::SubscriptionCreated => {
             let owed_after = Some(Sequence(0));
-            SubscriptionCreated { subscription: subscription(), secret, owed_after }.into()
+            SubscriptionCreated { subscription: Box::new(subscription()), secret, owed_after }.into()
         }
         EventType::SubscriptionUpdated => {
             let subscription = Subscription { auth: Auth::None, headers: vec![], ..subscription() };
-            SubscriptionUpdated { subscription }.into()
+            SubscriptionUpdated { subscription: Box::new(subscription) }.into()
         }
         EventType::SubscriptionDeleted => SubscriptionDeleted { subscription_id }.into(),
         EventType::SubscriptionPaused => SubscriptionPaused { subscription_id, reason }.into(),
