@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use punchline_proto::v1;
 use punchline_runtime::clock::Stopwatch;
 
 use crate::ceiling::bare_sync;
@@ -35,10 +36,15 @@ pub async fn throughput(sizes: &Sizes) -> Measured {
     let mut measured = Measured::default();
     for receivers in RECEIVERS {
         let (load, sink) = (Load::start(10_000).await, Sink::start(receivers as usize).await);
-        let ids = load.subscribe(receivers as usize, |n| sink.subscription(n, Manner::Counts)).await;
+        // As many under way as the bare client has: together what the server allows.
+        let in_flight = poster::in_flight_per_host(receivers as usize);
+        let subscription =
+            |n| v1::Subscription { max_in_flight: in_flight as u32, ..sink.subscription(n, Manner::Counts) };
+        let ids = load.subscribe(receivers as usize, subscription).await;
         // Its connections are open then, as the bare client's are.
-        record(&load, 64).await;
-        until("warm-up", 64 * receivers, || sink.received()).await;
+        let warm_up = in_flight as u64;
+        record(&load, warm_up).await;
+        until("warm-up", warm_up * receivers, || sink.received()).await;
         load.pause(&ids).await;
         let each = sizes.deliveries.div_ceil(receivers);
         let (events, before) = (each * receivers, sink.received());
@@ -46,7 +52,7 @@ pub async fn throughput(sizes: &Sizes) -> Measured {
         let (watch, cpu) = (Stopwatch::start(), load.cpu_seconds());
         load.resume(&ids).await;
         until("webhooks", before + events, || sink.received()).await;
-        let (seconds, cpu) = (watch.seconds(), load.cpu_seconds() - cpu);
+        let (seconds, cpu, connections) = (watch.seconds(), load.cpu_seconds() - cpu, sink.connections());
         drop(load);
         let bare = poster::bare(&sink, events).await;
         let name = match receivers {
@@ -63,6 +69,9 @@ pub async fn throughput(sizes: &Sizes) -> Measured {
             .beside("bare hyper", 1e6 * bare.cpu_seconds_each)
             .target(Target::ShareAtMost(1.6))
             .on("CPU by subscriptions", receivers);
+        measured
+            .figure(format!("connections to {name}"), connections as f64, "")
+            .beside("bare hyper", (sink.connections() - connections) as f64);
     }
     measured
 }

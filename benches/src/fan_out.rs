@@ -28,10 +28,9 @@ enum Unwanted {
 pub async fn matching(sizes: &Sizes) -> Measured {
     let mut measured = Measured::default();
     for (unwanted, name) in [(Unwanted::ByType, "by type"), (Unwanted::ByFilter, "by filter")] {
-        let mut base = None;
+        let (mut first_time, mut first_cpu) = (None, None);
         for &count in &sizes.subscriptions {
             let (time, cpu) = one(sizes, unwanted, count as usize).await;
-            let (base_time, base_cpu) = *base.get_or_insert((time, cpu));
             // A filter must be asked; that it costs something each is no fault, and is told.
             let target = match unwanted {
                 Unwanted::ByType => Target::ShareAtMost(1.25),
@@ -40,13 +39,11 @@ pub async fn matching(sizes: &Sizes) -> Measured {
             let (among, fewest) = (short(count), short(sizes.subscriptions[0]));
             measured
                 .figure(format!("call to the last of 10 receipts, among {among} {name}"), time, "ms")
-                .beside(format!("among {fewest}"), base_time)
-                .target(target)
+                .against(format!("among {fewest}"), &mut first_time, target)
                 .on(&format!("time {name}"), count);
             measured
                 .figure(format!("server CPU of one event, among {among} {name}"), cpu, "us")
-                .beside(format!("among {fewest}"), base_cpu)
-                .target(target)
+                .against(format!("among {fewest}"), &mut first_cpu, target)
                 .on(&format!("CPU {name}"), count);
         }
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use punchline_proto::v1;
 use punchline_runtime::clock::Stopwatch;
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
 use punchline_storage::journal::Journal;
@@ -24,20 +25,20 @@ const PAGE: usize = 1_000;
 
 /// Consumptions grow, members do not.
 pub async fn ids(sizes: &Sizes) -> Measured {
-    let (mut measured, mut base) = (Measured::default(), None);
+    let (mut measured, mut first) = (Measured::default(), None);
     let mut load = Load::start(MEMBERS).await;
     for &size in &sizes.ids {
         let (added, seconds) = load.batches(Duration::MAX, size.saturating_sub(load.consumptions())).await;
         let name = format!("{} ids", short(size));
         measured.figure(format!("rate on the way to {name}"), added as f64 / seconds, "consumptions/s");
-        look(&mut measured, &mut load, &name, size, sizes, &mut base).await;
+        look(&mut measured, &mut load, &name, size, sizes, &mut first).await;
     }
     measured
 }
 
 /// Members grow; consumptions are spread over all of them.
 pub async fn members(sizes: &Sizes) -> Measured {
-    let (mut measured, mut base) = (Measured::default(), None);
+    let (mut measured, mut first) = (Measured::default(), None);
     let (mut load, mut registered) = (Load::start(0).await, 0);
     for &size in &sizes.members {
         let watch = Stopwatch::start();
@@ -46,27 +47,26 @@ pub async fn members(sizes: &Sizes) -> Measured {
         let added = size.saturating_sub(registered);
         measured.figure(format!("import on the way to {name}"), added as f64 / watch.seconds(), "members/s");
         registered = size.max(registered);
-        look(&mut measured, &mut load, &name, size, sizes, &mut base).await;
+        look(&mut measured, &mut load, &name, size, sizes, &mut first).await;
     }
     measured
 }
 
-/// Rate, memory, recovery, verification and disk at one size; `base` is the rate at the first.
-async fn look(measured: &mut Measured, load: &mut Load, name: &str, size: u64, sizes: &Sizes, base: &mut Option<f64>) {
+/// Rate, memory, recovery, verification and disk at one size; `first` is the rate at the first.
+async fn look(measured: &mut Measured, load: &mut Load, name: &str, size: u64, sizes: &Sizes, first: &mut Option<f64>) {
     line(&format!("  at {name}"));
     let cpu = load.cpu_seconds();
     let (added, seconds) = load.batches(sizes.window(), u64::MAX).await;
     let (rate, cpu) = (added as f64 / seconds, load.cpu_seconds() - cpu);
-    let smallest = *base.get_or_insert(rate);
     measured
         .figure(format!("rate at {name}"), rate, "consumptions/s")
-        .beside("at the smallest size", smallest)
-        .target(Target::ShareAtLeast(0.8))
+        .against("at the smallest size", first, Target::ShareAtLeast(0.8))
         .on("rate", size);
     measured.figure(format!("server CPU of one at {name}"), 1e6 * cpu / added as f64, "us").on("CPU", size);
     measured.figure(format!("memory at {name}"), load.resident_mb(), "MB").on("memory", size);
 
-    let records = recover(measured, load, name, size).await;
+    let status = recover(measured, load, name, size).await;
+    let records = status.consumptions + status.members;
     load.server.stop().await;
     let watch = Stopwatch::start();
     let verified = load.server.verify();
@@ -76,7 +76,7 @@ async fn look(measured: &mut Measured, load: &mut Load, name: &str, size: u64, s
         .figure(format!("full verify at {name}"), records as f64 / seconds, "records/s")
         .target(Target::AtLeast(500_000.0))
         .on("verify", size);
-    let encoded = encoded_bytes(&load.server.data_dir());
+    let encoded = encoded_bytes(&load.server.data_dir(), status.head_sequence);
     measured
         .figure(format!("disk at {name}"), disk_bytes(&load.server.data_dir()) as f64 / 1e6, "MB")
         .beside("encoded records and rows", encoded as f64 / 1e6)
@@ -85,8 +85,8 @@ async fn look(measured: &mut Measured, load: &mut Load, name: &str, size: u64, s
     load.server.restart().await;
 }
 
-/// Kills the server and starts it again; gives how many records are in the journal.
-async fn recover(measured: &mut Measured, load: &mut Load, name: &str, size: u64) -> u64 {
+/// Kills the server and starts it again; gives how it is then.
+async fn recover(measured: &mut Measured, load: &mut Load, name: &str, size: u64) -> v1::GetStatusResponse {
     load.server.kill();
     let watch = Stopwatch::start();
     load.server.restart().await;
@@ -99,14 +99,15 @@ async fn recover(measured: &mut Measured, load: &mut Load, name: &str, size: u64
     measured.figure(format!("memory after the restart at {name}"), load.resident_mb(), "MB");
     measured.figure(format!("journal at {name}"), status.journal_bytes as f64 / 1e6, "MB");
     measured.figure(format!("views at {name}"), status.views_bytes as f64 / 1e6, "MB");
-    status.consumptions + status.members
+    status
 }
 
 /// Bytes of all records in the journal, and of all rows of the views with their keys: what must be on disk.
-fn encoded_bytes(dir: &Path) -> u64 {
+/// The journal was verified up to `head`.
+fn encoded_bytes(dir: &Path, head: u64) -> u64 {
     let options = DataDirOptions { create: false, ..DataDirOptions::default() };
     let data_dir = DataDir::open(dir, options).expect("the server has closed it");
-    let (journal, _) = data_dir.open_journal(u64::MAX).expect("the journal opens");
+    let (journal, _) = data_dir.open_journal(head).expect("the journal opens");
     let (mut bytes, mut next) = (0, journal.first());
     while let Some(block) = journal.read(next).expect("it can be read") {
         bytes += block.records().map(|(_, _, record)| record.len() as u64).sum::<u64>();

@@ -41,15 +41,26 @@ const PLACES: usize = 64;
 /// Rows in one report.
 const ROWS_REPORTED_MAX: usize = 256;
 
-/// Name, operations that are counted, and the path itself.
-pub const PATHS: [(&str, u64, fn(u64)); 4] =
-    [("consume", 500, consume), ("webhook", 500, webhook), ("filter", 500, filter), ("lanes", 5_000, lanes)];
+/// A path that is counted.
+pub struct Path {
+    pub name: &'static str,
+    /// How often, so that what is done once does not show.
+    pub operations: u64,
+    run: fn(u64),
+}
+
+pub const PATHS: &[Path] = &[
+    Path { name: "consume", operations: 500, run: consume },
+    Path { name: "webhook", operations: 500, run: webhook },
+    Path { name: "filter", operations: 500, run: filter },
+    Path { name: "lanes", operations: 5_000, run: lanes },
+];
 
 /// Runs a path so many times.
 pub fn run(arguments: &[String]) {
     let [name, count] = arguments else { panic!("path and count") };
-    let (_, _, path) = PATHS.iter().find(|(known, ..)| known == name).expect("a path");
-    path(count.parse().expect("a count"));
+    let path = PATHS.iter().find(|path| path.name == name).expect("a path");
+    (path.run)(count.parse().expect("a count"));
 }
 
 /// A consumption is decided, encoded and applied.

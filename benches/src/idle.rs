@@ -19,7 +19,7 @@ const WINDOWS: u32 = 4;
 pub async fn idle(sizes: &Sizes) -> Measured {
     let mut measured = Measured::default();
     let most = sizes.subscriptions.iter().copied().max().unwrap_or(0);
-    let mut wakes_of_none = None;
+    let mut first = None;
     for count in [0, most] {
         let (load, sink) = (Load::start(1_000).await, Sink::start(1).await);
         load.subscribe(count as usize, |n| sink.subscription(n, Manner::Counts)).await;
@@ -33,10 +33,11 @@ pub async fn idle(sizes: &Sizes) -> Measured {
             .figure(format!("CPU {name}"), 100.0 * (load.cpu_seconds() - cpu) / seconds, "% of a core")
             .target(Target::AtMost(0.5));
         // Each subscription that looked by itself would be seen here.
-        measured
-            .figure(format!("threads woken {name}"), wakes, "times/s")
-            .beside("with none", *wakes_of_none.get_or_insert(wakes))
-            .target(Target::ShareAtMost(2.0));
+        measured.figure(format!("threads woken {name}"), wakes, "times/s").against(
+            "with none",
+            &mut first,
+            Target::ShareAtMost(2.0),
+        );
         measured.figure(format!("memory {name}"), load.resident_mb(), "MB");
     }
     measured

@@ -19,7 +19,7 @@ fn file() -> PathBuf {
 
 /// Counts every path; fails where one is above what is written down, or `write`s down what it counted.
 pub fn check(write: bool) -> ExitCode {
-    let counted: Vec<(&str, u64)> = PATHS.iter().map(|(name, n, _)| (*name, each(name, *n))).collect();
+    let counted: Vec<(&str, u64)> = PATHS.iter().map(|path| (path.name, each(path.name, path.operations))).collect();
     if write {
         let lines: String = counted.iter().map(|(name, count)| format!("{name} {count}\n")).collect();
         let head = format!(

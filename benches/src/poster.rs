@@ -30,6 +30,11 @@ pub struct Posted {
     pub cpu_seconds_each: f64,
 }
 
+/// Requests under way to each of so many receivers: as the server may have.
+pub fn in_flight_per_host(hosts: usize) -> usize {
+    (IN_FLIGHT_MAX / hosts).clamp(1, IN_FLIGHT_DEFAULT as usize)
+}
+
 /// Lets a client post `count` webhooks like the one that `sink` has got, spread over its addresses.
 pub async fn bare(sink: &Sink, count: u64) -> Posted {
     let program = std::env::current_exe().expect("this program has a path");
@@ -52,7 +57,7 @@ pub async fn post(arguments: &[String]) {
     let count: u64 = count.parse().expect("a count");
     let body = Bytes::from(body.clone());
     let secret = Arc::new(Secret::from_bytes(&[7; 32]).expect("32 bytes are a secret"));
-    let per_host = (IN_FLIGHT_MAX / addresses.len()).clamp(1, IN_FLIGHT_DEFAULT as usize);
+    let per_host = in_flight_per_host(addresses.len());
     let mut connections = Vec::new();
     for address in addresses {
         for _ in 0..per_host {

@@ -71,6 +71,17 @@ impl Figure {
         self
     }
 
+    /// Compared with the first of its kind; that one is compared with nothing, and is the first.
+    pub fn against(&mut self, name: impl Into<String>, first: &mut Option<f64>, target: Target) -> &mut Figure {
+        match *first {
+            Some(value) => self.beside(name, value).target(target),
+            None => {
+                *first = Some(self.value);
+                self
+            }
+        }
+    }
+
     pub fn target(&mut self, target: Target) -> &mut Figure {
         self.target = target;
         self

@@ -22,6 +22,9 @@ use tokio::sync::Notify;
 /// Longest that anything awaited may take to come.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(3_600);
 
+/// Wait where a connection could not be taken.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
 /// What a path does; its name begins so.
 #[derive(Clone, Copy)]
 pub enum Manner {
@@ -46,6 +49,7 @@ pub struct Sink {
 struct State {
     received: AtomicU64,
     late: AtomicU64,
+    connections: AtomicU64,
     /// From commit to receipt in milliseconds.
     delays_ms: Mutex<Vec<f64>>,
     sample: OnceLock<Bytes>,
@@ -91,6 +95,11 @@ impl Sink {
         self.state.received.load(Ordering::Relaxed)
     }
 
+    /// Connections that were made to it.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
     /// Webhooks that came to [`Manner::Late`].
     pub fn late(&self) -> u64 {
         self.state.late.load(Ordering::Relaxed)
@@ -131,7 +140,12 @@ pub async fn until(what: &str, count: u64, counted: impl Fn() -> u64) {
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
     loop {
-        let (socket, _) = listener.accept().await.expect("connections come");
+        let Ok((socket, _)) = listener.accept().await else {
+            // No descriptor is left: connections wait, as they would before any receiver.
+            tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            continue;
+        };
+        state.connections.fetch_add(1, Ordering::Relaxed);
         drop(socket.set_nodelay(true));
         let state = state.clone();
         tokio::spawn(async move {
