@@ -2,27 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use punchline_proto::v1;
 use punchline_runtime::clock::Stopwatch;
 
-use crate::ingest::steady;
-use crate::load::Load;
-use crate::report::{figure, percentile};
+use crate::load::{Load, steady};
+use crate::options::Sizes;
+use crate::report::percentile;
+use crate::scenario::{Measured, Target};
 
-const MEMBERS: u64 = 1_000_000;
-const QUIET: Duration = Duration::from_secs(8);
+/// Calls beside the job.
+const PER_SECOND: u64 = 1_000;
 
-/// A recalculation over a million members, of whom one in sixteen enters a segment, beside 1 000 calls a second.
-pub async fn daily() {
-    let members = std::env::var("PUNCHLINE_BENCH_MEMBERS").ok().and_then(|n| n.parse().ok()).unwrap_or(MEMBERS);
+/// A recalculation over all members, of whom one in sixteen enters a segment, beside a steady load.
+pub async fn daily(sizes: &Sizes) -> Measured {
+    let mut measured = Measured::default();
     let watch = Stopwatch::start();
-    let load = Load::start(members).await;
-    figure("members imported, batches of 250", members as f64 / watch.seconds(), "members/s", "-");
+    let load = Load::start(sizes.job_members).await;
+    measured.figure("members imported", sizes.job_members as f64 / watch.seconds(), "members/s");
     let watch = Stopwatch::start();
-    let before = steady(&load, || watch.elapsed() < QUIET).await;
-    let resident = load.server.resident_bytes() as f64 / 1e6;
+    let before = steady(&load, PER_SECOND, || watch.elapsed() < sizes.window()).await;
+    let resident = load.resident_mb();
 
     let condition = "member.id.endsWith('0')".into();
     let segment = v1::Segment { segment_id: "some".into(), name: "Some".into(), condition, ..Default::default() };
@@ -36,16 +36,16 @@ pub async fn daily() {
         ended.store(false, Ordering::Release);
         (ran.expect("it runs").into_inner(), watch.seconds())
     });
-    let beside = steady(&load, || running.load(Ordering::Acquire)).await;
+    let beside = steady(&load, PER_SECOND, || running.load(Ordering::Acquire)).await;
     let (ran, took) = job.await.expect("no panic");
-    figure("recalculation of all members", took, "s", "-");
-    let concerned = ran.job.map_or(0, |job| job.last_concerned);
-    figure("members it concerned", concerned as f64, "members", "-");
-    let quiet = percentile(&before, 99.0);
-    figure("ack latency at 1000/s before, p99", quiet, "ms", "-");
-    figure("ack latency beside the job, median", percentile(&beside, 50.0), "ms", "-");
-    let p99 = percentile(&beside, 99.0);
-    figure("ack latency beside the job, p99", p99, "ms", &format!("<= {:.1} (twice)", 2.0 * quiet));
-    figure("memory before the job", resident, "MB", "-");
-    figure("memory after it", load.server.resident_bytes() as f64 / 1e6, "MB", "-");
+    measured.figure("recalculation of all members", took, "s");
+    measured.figure("members it concerned", ran.job.map_or(0, |job| job.last_concerned) as f64, "members");
+    measured.figure("ack at 1 000/s beside the job, median", percentile(&beside, 50.0), "ms");
+    measured
+        .figure("ack at 1 000/s beside the job, p99", percentile(&beside, 99.0), "ms")
+        .beside("without the job", percentile(&before, 99.0))
+        .target(Target::ShareAtMost(2.0));
+    measured.figure("memory before the job", resident, "MB");
+    measured.figure("memory after it", load.resident_mb(), "MB");
+    measured
 }
