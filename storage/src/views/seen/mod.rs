@@ -192,10 +192,11 @@ impl Writing {
     /// Takes up the merges that the manifest lists.
     fn resume(&mut self, rows: &dyn Rows, runs: &Runs) -> Result<(), RowsError> {
         for Planned { target, sources } in &self.manifest.merges {
-            let sources: Vec<_> = runs.0.iter().filter(|run| sources.contains(&run.extent.id)).collect();
-            let tier = sources.iter().map(|run| tier(run.extent.entries)).max();
-            let tier = tier.ok_or_else(|| damaged(format!("merge {} has no runs", target.id)))?;
-            self.merges.push(Merge::resume(rows, tier, &sources, Run::load(rows, *target)?)?);
+            let found: Vec<_> = runs.0.iter().filter(|run| sources.contains(&run.extent.id)).collect();
+            let tier = found.iter().map(|run| tier(run.extent.entries)).max();
+            let tier = tier.filter(|_| found.len() == sources.len());
+            let tier = tier.ok_or_else(|| damaged(format!("run {} is made of runs that are not there", target.id)))?;
+            self.merges.push(Merge::resume(rows, tier, &found, Run::load(rows, *target)?)?);
         }
         Ok(())
     }
