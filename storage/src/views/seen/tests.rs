@@ -214,7 +214,7 @@ fn check_costs(total: u64, mut size: impl FnMut() -> u64) {
         let deleted = rows.deleted.load(Ordering::Relaxed) - deleted;
         assert!(deleted <= bound / 64 + 100, "{new} of {there} ids deleted {deleted} rows");
         let runs = index.runs().0.len() as u64;
-        assert!(runs <= 6 * (tiers + 1), "{there} ids are in {runs} runs");
+        assert!(runs <= 3 * (tiers + 1), "{there} ids are in {runs} runs");
         most_runs = most_runs.max(runs);
         longest_merge = longest_merge
             .max(Manifest::load(&rows).unwrap().merges.iter().map(|m| m.target.entries).max().unwrap_or(0));
