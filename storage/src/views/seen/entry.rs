@@ -20,6 +20,11 @@ impl Prefix {
         Prefix(u128::from_be_bytes(*hash) >> SEQUENCE_BITS)
     }
 
+    /// Where it stands among all prefixes, of `whole`.
+    pub(super) fn share_of(self, whole: usize) -> usize {
+        ((self.0 >> 16) * whole as u128 >> 64) as usize
+    }
+
     pub(super) fn to_bytes(self) -> [u8; PREFIX_BYTES] {
         *self.0.to_be_bytes().last_chunk().expect("16 bytes have 10")
     }

@@ -116,7 +116,7 @@ impl Run {
     }
 
     pub(super) fn find(&self, rows: &dyn Rows, prefix: Prefix) -> Result<Option<Sequence>, RowsError> {
-        let Some(part) = last_begun(&self.starts, prefix) else { return Ok(None) };
+        let Some(part) = self.part_of(prefix) else { return Ok(None) };
         if !self.parts[part].filter.may_hold(prefix) {
             return Ok(None);
         }
@@ -129,17 +129,26 @@ impl Run {
 
     /// The chunk that holds the prefix, if one does.
     pub(super) fn chunk_of(&self, prefix: Prefix) -> Option<u64> {
-        last_begun(&self.starts, prefix).map(|part| self.chunk_in(part, prefix))
+        self.part_of(prefix).map(|part| self.chunk_in(part, prefix))
+    }
+
+    /// The last part that begins at the prefix or before.
+    fn part_of(&self, prefix: Prefix) -> Option<usize> {
+        // Prefixes are spread evenly: it is where its share of them all says, or one or two beside.
+        let mut next = (prefix.share_of(self.starts.len()) + 1).min(self.starts.len());
+        while self.starts.get(next).is_some_and(|start| *start <= prefix) {
+            next += 1;
+        }
+        while next > 0 && self.starts[next - 1] > prefix {
+            next -= 1;
+        }
+        next.checked_sub(1)
     }
 
     fn chunk_in(&self, part: usize, prefix: Prefix) -> u64 {
-        let chunk = last_begun(&self.parts[part].starts, prefix).expect("the part begins with its first chunk");
+        let chunk = self.parts[part].starts.partition_point(|start| *start <= prefix) - 1;
         (part * PART_CHUNKS + chunk) as u64
     }
-}
-
-fn last_begun(starts: &[Prefix], prefix: Prefix) -> Option<usize> {
-    starts.partition_point(|start| *start <= prefix).checked_sub(1)
 }
 
 /// Writes a run part by part, from ascending entries.
