@@ -322,9 +322,9 @@ fn runs_that_were_replaced_are_there_until_the_next_write() {
     let rows = MemoryDisk::new().rows();
     let index = SeenIndex::default();
     for n in 0..40 {
-        let before = index.runs();
-        // One that was opened before the last write, and another's first write.
+        // One that was opened before the last write, as who folds anew may find it.
         let other = SeenIndex::open(&rows).unwrap();
+        let before = other.runs();
         write(&index, &rows, &ids(n * 1_000 + 1..=(n + 1) * 1_000)).unwrap();
         if n % 3 == 0 {
             write(&other, &rows, &ids([100_000 + n])).unwrap();
@@ -332,9 +332,7 @@ fn runs_that_were_replaced_are_there_until_the_next_write() {
             assert_eq!(find(&other.runs(), &rows, (n + 1) * 1_000), Some((n + 1) * 1_000));
         }
         for id in (1..=n * 1_000).step_by(7) {
-            if n % 3 != 0 {
-                assert_eq!(find(&before, &rows, id), Some(id), "{id} after {n}");
-            }
+            assert_eq!(find(&before, &rows, id), Some(id), "{id} after {n}");
         }
     }
     write(&index, &rows, &Ids::new()).unwrap();
