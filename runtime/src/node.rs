@@ -25,7 +25,7 @@ use punchline_storage::member_keys::{KeysError, MemberKeys};
 use punchline_storage::memory::MemoryDisk;
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::sled_rows::{CACHE_BYTES_DEFAULT, SledRows};
-use punchline_storage::views::{Overlay, Views, write_behind};
+use punchline_storage::views::{Overlay, Views, checkpoint, write_behind};
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
 
@@ -465,7 +465,7 @@ impl Node {
         // until the first checkpoint rows may be newer than it says: a crash came while they were written.
         let head = Sequence(self.journal.head());
         drop(self.submitter.jobs.send(Job::Checkpoint));
-        while Views::open(self.rows.clone(), self.keys.clone(), 1)?.checkpoint() < head {
+        while checkpoint(&*self.rows)? < head {
             if let Some(why) = self.health.stopped() {
                 return Err(VerifyError::Stopped { why });
             }

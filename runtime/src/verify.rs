@@ -6,7 +6,7 @@ use punchline_engine::id::Sequence;
 use punchline_storage::journal::{Journal, JournalError, verify_chain};
 use punchline_storage::member_keys::MemberKeys;
 use punchline_storage::rows::{Rows, RowsError};
-use punchline_storage::views::{Views, ViewsError, compare};
+use punchline_storage::views::{self, Views, ViewsError, compare};
 
 use crate::committer::Unavailable;
 use crate::feed::{ReadError, decode};
@@ -65,8 +65,7 @@ pub fn verify(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified, VerifyError> {
     let mut verified = Verified::default();
-    let stored = Views::open(rows.clone(), keys.clone(), 1)?;
-    let checkpoint = stored.checkpoint();
+    let checkpoint = views::checkpoint(&**rows)?;
     let mut views = Views::open(fresh.clone(), keys.clone(), FOLDED_ROWS_MAX)?;
     let head = journal.head();
     let mut failed: Option<VerifyError> = None;

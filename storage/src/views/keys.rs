@@ -23,7 +23,8 @@ pub(super) const KEY_SLOT: &[u8] = b"key_slot";
 /// Of the format version, in [`Table::Meta`](crate::layout::Table::Meta).
 pub(super) const FORMAT: &[u8] = b"format";
 
-/// 128 bits of SHA-256: two of 10^12 ids collide with a probability of 10^-15.
+/// 128 bits of SHA-256: two of 10^12 collide with a probability of 10^-15. On disk the exactly-once index keeps
+/// 80 of them.
 pub(super) type Hash = [u8; 16];
 pub(super) type MemberKey = (Tenant, MemberId);
 
@@ -118,49 +119,7 @@ pub(super) fn parse_member_id(bytes: &[u8]) -> Option<MemberId> {
     Uuid::from_slice(bytes).ok().map(MemberId)
 }
 
-/// Bytes of a hash that name its bucket in the exactly-once index: 65 536 rows instead of one an id, since
-/// each of sled's pages holds at most 17 rows and costs about a kilobyte of memory.
-pub(super) const BUCKET_BYTES: usize = 2;
-const BUCKET_ENTRY_BYTES: usize = 16 - BUCKET_BYTES + 8;
-
-/// Looks a hash up in its bucket's row: entries of the rest of the hash and the position, sorted.
-pub(super) fn find_in_bucket(row: &[u8], hash: &Hash) -> Option<Sequence> {
-    let entries = row.chunks_exact(BUCKET_ENTRY_BYTES);
-    let rest = &hash[BUCKET_BYTES..];
-    let entry = entries.clone().find(|entry| entry.starts_with(rest))?;
-    Some(Sequence(read_u64(Some(entry[rest.len()..].to_vec()))))
-}
-
-/// Adds hashes of one bucket to its row. One that is there already is replaced.
-pub(super) fn add_to_bucket(row: &[u8], added: &[(&Hash, &Sequence)]) -> Vec<u8> {
-    let rest_bytes = BUCKET_ENTRY_BYTES - 8;
-    let old =
-        row.chunks_exact(BUCKET_ENTRY_BYTES).map(|entry| (entry[..rest_bytes].to_vec(), entry[rest_bytes..].to_vec()));
-    let new = added.iter().map(|(hash, sequence)| (hash[BUCKET_BYTES..].to_vec(), sequence.0.to_be_bytes().to_vec()));
-    let entries: std::collections::BTreeMap<Vec<u8>, Vec<u8>> = old.chain(new).collect();
-    entries.into_iter().flat_map(|(rest, sequence)| [rest, sequence].concat()).collect()
-}
-
 /// A big-endian number; 0 where there is none.
 pub(super) fn read_u64(bytes: Option<Vec<u8>>) -> u64 {
     bytes.and_then(|b| b.get(..8).map(|b| u64::from_be_bytes(b.try_into().expect("8 bytes")))).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buckets_keep_each_hash_once_and_sorted() {
-        let hashes: Vec<Hash> = [3u8, 1, 2].map(|n| [9, 9, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]).to_vec();
-        let positions = [Sequence(30), Sequence(10), Sequence(20)];
-        let added: Vec<_> = hashes.iter().zip(&positions).collect();
-        let row = add_to_bucket(&add_to_bucket(&[], &added[..2]), &added[1..]);
-        assert_eq!(row, add_to_bucket(&[], &added), "whatever the order, and however often");
-        for (hash, position) in added {
-            assert_eq!(find_in_bucket(&row, hash), Some(*position));
-        }
-        assert_eq!(find_in_bucket(&row, &[9; 16]), None);
-        assert_eq!(find_in_bucket(&[], &hashes[0]), None);
-    }
 }

@@ -25,6 +25,7 @@ mod items;
 mod keys;
 mod overlay;
 mod scan;
+mod seen;
 mod verify;
 
 use std::borrow::Cow;
@@ -50,9 +51,10 @@ pub use overlay::{Overlay, write_behind};
 pub use verify::{Difference, compare};
 
 use keys::{Hash, MemberKey};
+use seen::{Runs, SeenIndex};
 
 /// Version of the rows' format; rows of another version are set aside and rebuilt.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 
 /// Ledger positions in one chunk row.
 const ENTRIES_PER_CHUNK: usize = 64;
@@ -95,12 +97,29 @@ impl ViewsError {
     }
 }
 
+/// Position that the rows are folded to.
+///
+/// # Errors
+///
+/// [`ViewsError`] where they cannot be read, or are of another version.
+pub fn checkpoint(rows: &dyn Rows) -> Result<Sequence, ViewsError> {
+    let version = rows.get(Table::Meta, keys::FORMAT)?;
+    let version = version.map(|v| v.try_into().map_or(0, u32::from_be_bytes));
+    match version.filter(|v| *v != FORMAT_VERSION) {
+        Some(found) => Err(ViewsError::Version { found }),
+        None => Ok(Sequence(keys::read_u64(rows.get(Table::Meta, keys::CHECKPOINT)?))),
+    }
+}
+
 /// The views of all tenants.
 pub struct Views {
     rows: Arc<dyn Rows>,
     keys: Arc<MemberKeys>,
     active: Overlay,
     frozen: Option<Arc<Overlay>>,
+    /// The ids on disk: as whoever writes them knows them, and as they are looked up.
+    index: Arc<SeenIndex>,
+    runs: Runs,
     clean: quick_cache::unsync::Cache<MemberKey, Member>,
     owners: quick_cache::unsync::Cache<Hash, MemberId>,
     directory: Arc<Directory>,
@@ -119,15 +138,13 @@ impl Views {
     ///
     /// [`ViewsError`] where a row cannot be read: the views are to be set aside then.
     pub fn open(rows: Arc<dyn Rows>, keys: Arc<MemberKeys>, members_cached: usize) -> Result<Views, ViewsError> {
-        let version = rows.get(Table::Meta, keys::FORMAT)?;
-        let version = version.map(|v| v.try_into().map_or(0, u32::from_be_bytes));
-        if let Some(found) = version.filter(|v| *v != FORMAT_VERSION) {
-            return Err(ViewsError::Version { found });
-        }
-        let checkpoint = Sequence(keys::read_u64(rows.get(Table::Meta, keys::CHECKPOINT)?));
+        let checkpoint = checkpoint(&*rows)?;
         let key_slot = KeySlot(keys::read_u64(rows.get(Table::Meta, keys::KEY_SLOT)?));
+        let index = Arc::new(SeenIndex::open(&*rows)?);
         let mut views = Views {
             keys,
+            runs: index.runs(),
+            index,
             key_slot,
             active: Overlay::default(),
             frozen: None,
@@ -286,8 +303,7 @@ impl Views {
         if let Some(sequence) = self.active.seen.get(&key).or_else(frozen) {
             return Ok(Some(*sequence));
         }
-        let row = self.rows.get(Table::Seen, &key[..keys::BUCKET_BYTES])?;
-        Ok(row.and_then(|row| keys::find_in_bucket(&row, &key)))
+        Ok(self.runs.find(&*self.rows, &key)?)
     }
 
     /// Folds a record in, whose first event has the position `first`.
@@ -555,6 +571,7 @@ impl Views {
         }
         let mut overlay = std::mem::take(&mut self.active);
         overlay.capture(&self.houses, &self.deliveries);
+        overlay.index = self.index.clone();
         let overlay = Arc::new(overlay);
         self.frozen = Some(overlay.clone());
         Some(overlay)
@@ -564,6 +581,7 @@ impl Views {
     pub fn written(&mut self) {
         let Some(frozen) = self.frozen.take() else { return };
         self.checkpoint = frozen.upto;
+        self.runs = self.index.runs();
         let members = Arc::try_unwrap(frozen).map(|f| f.members).unwrap_or_default();
         for (key, member) in members {
             if !self.active.members.contains_key(&key) {

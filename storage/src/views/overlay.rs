@@ -1,6 +1,7 @@
 //! What is newer than the rows on disk, and how it gets there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use punchline_engine::dispatch::DeliveryState;
 use punchline_engine::id::{KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
@@ -8,6 +9,7 @@ use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::Member;
 
 use super::keys::{self, Hash, MemberKey};
+use super::seen::SeenIndex;
 use crate::codec;
 use crate::layout::Table;
 use crate::member_keys::MemberKeys;
@@ -15,6 +17,8 @@ use crate::rows::{RowChange, Rows, RowsError};
 
 /// Rows written between two pauses: about a millisecond of work.
 const SLICE_ROWS: usize = 256;
+/// Bytes written between two pauses, where rows are large.
+const SLICE_BYTES: usize = 64 * 1024;
 
 /// Changes since a freeze.
 #[derive(Default)]
@@ -24,6 +28,8 @@ pub struct Overlay {
     pub(super) member_keys: BTreeSet<MemberKey>,
     pub(super) identifiers: HashMap<Hash, Option<MemberId>>,
     pub(super) seen: HashMap<Hash, Sequence>,
+    /// Where they go.
+    pub(super) index: Arc<SeenIndex>,
     /// Rows that are kept as bytes: ledger chunks, configuration, deliveries, items, deadlines.
     pub(super) rows: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     /// Which houses changed.
@@ -89,7 +95,7 @@ pub fn write_behind(
     overlay: &Overlay,
     mut pause: impl FnMut(),
 ) -> Result<(), RowsError> {
-    let mut writer = Writer { rows, slice: Vec::with_capacity(SLICE_ROWS), table: Table::Meta, pause: &mut pause };
+    let mut writer = Writer::new(rows, &mut pause);
     // What others refer to comes first: see the invariants of the parent module.
     for ((table, key), value) in &overlay.rows {
         writer.write(*table, key.clone(), value.clone())?;
@@ -99,13 +105,7 @@ pub fn write_behind(
     for (key, owner) in identifiers {
         writer.write(Table::Identifiers, key.to_vec(), owner.map(|id| id.0.as_bytes().to_vec()))?;
     }
-    let mut seen: Vec<_> = overlay.seen.iter().collect();
-    seen.sort_unstable();
-    for bucket in seen.chunk_by(|(a, _), (b, _)| a[..keys::BUCKET_BYTES] == b[..keys::BUCKET_BYTES]) {
-        let key = &bucket[0].0[..keys::BUCKET_BYTES];
-        let row = rows.get(Table::Seen, key)?.unwrap_or_default();
-        writer.write(Table::Seen, key.to_vec(), Some(keys::add_to_bucket(&row, bucket)))?;
-    }
+    overlay.index.write(&mut writer, &overlay.seen)?;
     for key @ (tenant, id) in &overlay.member_keys {
         let row = codec::encode_member(&overlay.members[key], member_keys).map_err(RowsError::from_keys)?;
         writer.write(Table::Members, keys::member(*tenant, *id), Some(row))?;
@@ -127,27 +127,35 @@ pub fn write_behind(
     rows.sync()
 }
 
-struct Writer<'a> {
-    rows: &'a dyn Rows,
+/// Writes rows in slices.
+pub(super) struct Writer<'a> {
+    pub(super) rows: &'a dyn Rows,
     slice: Vec<RowChange>,
+    slice_bytes: usize,
     table: Table,
     pause: &'a mut dyn FnMut(),
 }
 
-impl Writer<'_> {
-    fn write(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), RowsError> {
-        if table != self.table || self.slice.len() >= SLICE_ROWS {
+impl<'a> Writer<'a> {
+    pub(super) fn new(rows: &'a dyn Rows, pause: &'a mut dyn FnMut()) -> Self {
+        Writer { rows, slice: Vec::with_capacity(SLICE_ROWS), slice_bytes: 0, table: Table::Meta, pause }
+    }
+
+    pub(super) fn write(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), RowsError> {
+        if table != self.table || self.slice.len() >= SLICE_ROWS || self.slice_bytes >= SLICE_BYTES {
             self.flush()?;
             self.table = table;
         }
+        self.slice_bytes += value.as_ref().map_or(0, Vec::len);
         self.slice.push((key, value));
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), RowsError> {
+    pub(super) fn flush(&mut self) -> Result<(), RowsError> {
         if !self.slice.is_empty() {
             self.rows.write(self.table, &self.slice)?;
             self.slice.clear();
+            self.slice_bytes = 0;
             (self.pause)();
         }
         Ok(())

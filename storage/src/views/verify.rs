@@ -1,5 +1,6 @@
 //! Compares two sets of rows: what is stored with what the journal comes to.
 
+use super::seen;
 use crate::layout::Table;
 use crate::rows::{Row, Rows, RowsError};
 
@@ -17,7 +18,8 @@ pub struct Difference {
     pub what: &'static str,
 }
 
-/// Compares every row of every view; gives the number compared, or the first difference.
+/// Compares every row of every view, and of the exactly-once index every id; gives the number compared, or the
+/// first difference.
 ///
 /// # Errors
 ///
@@ -25,6 +27,13 @@ pub struct Difference {
 pub fn compare(stored: &dyn Rows, folded: &dyn Rows) -> Result<Result<u64, Difference>, RowsError> {
     let mut compared = 0;
     for table in Table::ALL {
+        if table == Table::Seen {
+            match seen::compare(stored, folded)? {
+                Ok(ids) => compared += ids,
+                Err(difference) => return Ok(Err(difference)),
+            }
+            continue;
+        }
         let (mut left, mut right) = (Cursor::new(stored, table), Cursor::new(folded, table));
         loop {
             let (key, what) = match (left.next()?, right.next()?) {
