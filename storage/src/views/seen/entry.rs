@@ -22,7 +22,7 @@ impl Prefix {
 
     /// Where it stands among all prefixes, of `whole`.
     pub(super) fn share_of(self, whole: usize) -> usize {
-        ((self.0 >> 16) * whole as u128 >> 64) as usize
+        (((self.0 >> 16) * whole as u128) >> 64) as usize
     }
 
     pub(super) fn to_bytes(self) -> [u8; PREFIX_BYTES] {
@@ -44,7 +44,7 @@ impl Entry {
     pub(super) fn new(hash: &Hash, sequence: Sequence) -> Entry {
         // A million events a second for nine years.
         assert!(sequence.0 >> SEQUENCE_BITS == 0, "sequence {sequence} has more than 48 bits");
-        Entry(Prefix::of(hash).0 << SEQUENCE_BITS | u128::from(sequence.0))
+        Entry((Prefix::of(hash).0 << SEQUENCE_BITS) | u128::from(sequence.0))
     }
 
     pub(super) fn prefix(self) -> Prefix {
