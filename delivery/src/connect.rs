@@ -31,6 +31,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::Service;
 
+use crate::counted::{Counted, Open};
 use crate::endpoint::parse_host;
 use crate::proxy::{EgressProxy, ProxyError};
 use crate::resolver::GuardedResolver;
@@ -57,7 +58,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = MaybeHttpsStream<Counted<TokioIo<TcpStream>>>;
     type Error = BoxError;
     type Future = Connecting<Self::Response>;
 
@@ -85,6 +86,7 @@ struct NotInTime {
 pub(crate) struct Dial {
     direct: HttpConnector<GuardedResolver>,
     via: Option<Arc<Via>>,
+    open: Open,
 }
 
 struct Via {
@@ -100,12 +102,17 @@ impl Dial {
         direct.set_nodelay(true);
         direct.set_connect_timeout(Some(connect_timeout));
         let via = proxy.map(|proxy| Arc::new(Via { proxy, resolver, connect_timeout }));
-        Self { direct, via }
+        Self { direct, via, open: Open::default() }
+    }
+
+    /// How many connections are open, in use or not.
+    pub(crate) fn open(&self) -> usize {
+        self.open.count()
     }
 }
 
 impl Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
+    type Response = Counted<TokioIo<TcpStream>>;
     type Error = BoxError;
     type Future = Connecting<Self::Response>;
 
@@ -114,14 +121,15 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        let open = self.open.clone();
         match &self.via {
             None => {
                 let connecting = self.direct.call(uri);
-                Box::pin(async move { Ok(connecting.await?) })
+                Box::pin(async move { Ok(open.counted(connecting.await?)) })
             }
             Some(via) => {
                 let via = Arc::clone(via);
-                Box::pin(async move { via.connect(&uri).await })
+                Box::pin(async move { Ok(open.counted(via.connect(&uri).await?)) })
             }
         }
     }

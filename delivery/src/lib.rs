@@ -34,6 +34,7 @@ pub mod endpoint;
 pub mod resolver;
 
 mod connect;
+mod counted;
 pub mod proxy;
 
 pub mod outcome;

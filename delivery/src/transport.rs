@@ -78,6 +78,9 @@ pub struct TransportLimits {
     /// How many unused connections are kept per origin: at least what one subscription has in
     /// flight (64), or connections are made anew under load, at a fifth of the throughput.
     pub pool_idle_per_host: usize,
+    /// How many connections may be open in all, in use or not. Beyond that the unused ones are closed:
+    /// with many origins they would use up the descriptors that files are opened with.
+    pub connections_max: usize,
     /// How long an unused connection is kept; below the 60 s after which common servers close.
     pub pool_idle_timeout: Duration,
     /// How large the head of an answer may be; also the size of a connection's read buffer.
@@ -105,6 +108,7 @@ impl Default for TransportLimits {
         Self {
             connect_timeout: Duration::from_secs(5),
             pool_idle_per_host: 256,
+            connections_max: 8_192,
             pool_idle_timeout: Duration::from_secs(30),
             response_head_bytes_max: 64 * 1024,
             response_drain_bytes_max: 64 * 1024,
@@ -156,7 +160,7 @@ struct Shared {
     limits: TransportLimits,
     roots: Arc<RootCertStore>,
     dial: Dial,
-    plain: HttpClient,
+    plain: Mutex<HttpClient>,
     identified: Mutex<Lru<Digest, HttpClient>>,
     tokens: Arc<TokenCache>,
 }
@@ -193,7 +197,7 @@ impl Transport {
         let (policy, roots) = (Arc::new(policy), Arc::new(roots));
         let resolver = GuardedResolver::with_lookup(Arc::clone(&policy), lookup, limits.dns_lookups_max);
         let dial = Dial::new(resolver, proxy, limits.connect_timeout);
-        let plain = http_client(&limits, &roots, &dial, None);
+        let plain = Mutex::new(http_client(&limits, &roots, &dial, None));
         let identified = Mutex::new(Lru::new(limits.identities_max));
         let tokens = Arc::new(TokenCache::new(limits.tokens_max));
         Self(Arc::new(Shared { policy, limits, roots, dial, plain, identified, tokens }))
@@ -270,8 +274,11 @@ impl Transport {
     /// The client whose connections are `identity`'s and no other's.
     fn client_of(&self, identity: Option<&ClientIdentity>) -> HttpClient {
         let shared = &*self.0;
+        if shared.dial.open() > shared.limits.connections_max {
+            self.close_unused();
+        }
         let Some(identity) = identity else {
-            return shared.plain.clone();
+            return shared.plain.lock().unwrap_or_else(PoisonError::into_inner).clone();
         };
         let mut clients = shared.identified.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&identity.digest()) {
@@ -280,6 +287,15 @@ impl Transport {
         let client = http_client(&shared.limits, &shared.roots, &shared.dial, Some(identity));
         clients.insert(identity.digest(), client.clone());
         client
+    }
+
+    /// Closes the connections that are not in use: a client takes them with it, and those in use end with
+    /// their answers.
+    fn close_unused(&self) {
+        let shared = &*self.0;
+        let plain = http_client(&shared.limits, &shared.roots, &shared.dial, None);
+        *shared.plain.lock().unwrap_or_else(PoisonError::into_inner) = plain;
+        *shared.identified.lock().unwrap_or_else(PoisonError::into_inner) = Lru::new(shared.limits.identities_max);
     }
 
     async fn token(&self, client: &OAuth2Client, now_unix_s: i64) -> Result<Issued, TokenError> {
@@ -307,7 +323,7 @@ impl Transport {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         let request = http_request(client.endpoint(), headers, client.form());
-        let response = self.0.plain.request(request).await.map_err(|error| unreachable(&error))?;
+        let response = self.client_of(None).request(request).await.map_err(|error| unreachable(&error))?;
         let (head, body) = Response::into_parts(response);
         let body = Limited::new(body, TOKEN_ANSWER_BYTES_MAX).collect().await.map_err(|error| unreachable(&*error))?;
         oauth2::read_answer(head.status, &body.to_bytes(), now_unix_s)

@@ -7,6 +7,7 @@
 //! `event` has `type`, `sequence`, `time_ms`, `member_id` (absent where it is about nobody) and `data`, the
 //! event's own fields.
 
+use cel::Value;
 use serde::Serialize;
 
 use crate::event::{Event, Recorded};
@@ -43,14 +44,29 @@ impl Filter {
 
     /// Whether the expression holds for an event.
     pub fn passes(&self, recorded: &Recorded<'_>) -> bool {
-        let seen = Seen {
+        self.passes_seen(&EventSeen::of(recorded))
+    }
+
+    /// The same, of what was made of an event once for many filters.
+    pub fn passes_seen(&self, seen: &EventSeen) -> bool {
+        self.0.holds(&[("event", seen.0.clone())])
+    }
+}
+
+/// What filters see of an event. Making it costs more than most filters do.
+#[derive(Debug)]
+pub struct EventSeen(Value);
+
+impl EventSeen {
+    /// What filters see of this one.
+    pub fn of(recorded: &Recorded<'_>) -> EventSeen {
+        EventSeen(variable(&Seen {
             r#type: recorded.event.type_name(),
             sequence: recorded.sequence.0,
             time_ms: recorded.time.0,
             member_id: recorded.member,
             data: recorded.event,
-        };
-        self.0.holds(&[("event", variable(&seen))])
+        }))
     }
 }
 

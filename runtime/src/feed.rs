@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use punchline_engine::dispatch::subscription::{TypeMask, bit};
 use punchline_engine::event::{EventType, Record, Recorded};
+use punchline_engine::filter::EventSeen;
 use punchline_engine::id::{MemberId, Sequence, Tenant};
 use punchline_storage::codec::{self, CodecError};
 use punchline_storage::journal::{Journal, JournalError};
@@ -33,6 +34,8 @@ const EVENTS_KEPT_MAX: u64 = 16_384;
 const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
 /// Decoded blocks of the journal kept for those who have fallen behind together: each has some 30 records.
 const BLOCKS_KEPT_MAX: usize = 64;
+/// Events of which is kept what filters see of them.
+const SEEN_KEPT_MAX: usize = 64;
 
 /// How reading the journal failed.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +176,8 @@ struct Inner {
     next_follower: u64,
     /// The last blocks that were decoded, by their first positions.
     blocks: BTreeMap<Sequence, Arc<DecodedBlock>>,
+    /// What filters see of the events that were asked for last: all who are woken ask for the same.
+    seen: VecDeque<(Sequence, Arc<EventSeen>)>,
     /// Counts erasures: what was decoded before one is not kept after it.
     erasures: u64,
 }
@@ -192,6 +197,7 @@ impl Inner {
             }
         }
         self.blocks.clear();
+        self.seen.clear();
         self.erasures += 1;
     }
 
@@ -289,6 +295,7 @@ impl Feed {
             sleepers: BTreeMap::new(),
             next_follower: 0,
             blocks: BTreeMap::new(),
+            seen: VecDeque::new(),
             erasures: 0,
         };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
@@ -354,6 +361,23 @@ impl Feed {
             Some(stored) => Ok(Some(stored.clone())),
             None => record_at(&*self.journal, &self.keys, sequence),
         }
+    }
+
+    /// What filters see of an event.
+    pub fn seen(&self, recorded: &Recorded<'_>) -> Arc<EventSeen> {
+        let inner = self.lock();
+        let erasures = inner.erasures;
+        if let Some((_, seen)) = inner.seen.iter().find(|(sequence, _)| *sequence == recorded.sequence) {
+            return seen.clone();
+        }
+        drop(inner);
+        let seen = Arc::new(EventSeen::of(recorded));
+        let mut inner = self.lock();
+        if inner.erasures == erasures {
+            inner.seen.truncate(SEEN_KEPT_MAX - 1);
+            inner.seen.push_front((recorded.sequence, seen.clone()));
+        }
+        seen
     }
 
     /// One event, where it is in memory.

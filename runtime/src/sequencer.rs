@@ -59,7 +59,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long after a full disk the next try is made.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// The overlay is frozen when this many rows wait, whatever the interval: bounds memory and recovery.
-const WAITING_ROWS_MAX: usize = 16_000;
+const WAITING_ROWS_MAX: usize = 12_000;
 /// Commands wait where the overlay has grown to this many times its bound before the last was written.
 const WAITING_ROWS_STALL: usize = 2;
 

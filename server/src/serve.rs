@@ -48,6 +48,8 @@ use crate::{dev, grpc, telemetry};
 const EXIT_FAILED: u8 = 70;
 /// `EX_CONFIG` of sysexits.h: the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;
+/// Connections to receivers kept for later, over all of them: a quarter of the descriptors below.
+const CONNECTIONS_UNUSED_MAX: usize = 4_096;
 /// Descriptors for files and for what is not counted in `delivery.in_flight_max`.
 const DESCRIPTORS_SPARE: u64 = 16_384;
 
@@ -276,6 +278,7 @@ fn dialects(config: &Config) -> Result<Arc<Dialects>, StartError> {
 fn transport(config: &Config, policy: &EndpointPolicy) -> Transport {
     let limits = TransportLimits {
         connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
+        connections_max: config.delivery.in_flight_max + CONNECTIONS_UNUSED_MAX,
         ..TransportLimits::default()
     };
     let proxy = config.delivery.egress_proxy();

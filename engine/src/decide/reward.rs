@@ -26,7 +26,9 @@ pub(super) fn update(config: &TenantConfig, reward: &Reward, etag: Option<&str>)
     let current = current.ok_or_else(|| Rejection::RewardNotFound(reward.reward_id.clone()))?;
     check_etag(etag, current.version)?;
     check(config, reward)?;
-    Ok(one(RewardCatalogueUpdated { reward: Box::new(Reward { version: current.version + 1, ..reward.clone() }) }.into()))
+    Ok(one(
+        RewardCatalogueUpdated { reward: Box::new(Reward { version: current.version + 1, ..reward.clone() }) }.into()
+    ))
 }
 
 fn check(config: &TenantConfig, reward: &Reward) -> Result<(), Rejection> {

@@ -22,7 +22,7 @@ use super::budget::Budget;
 use super::consumer::{Connection, Hub};
 use super::log::DeliveryLog;
 use super::target::{Rulebook, Target, TargetError, Via};
-use super::worker::{Control, Ended, Loaded, Worker, rules_of};
+use super::worker::{CURSOR_STEP, Control, Ended, Loaded, Worker, rules_of};
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Refusal, Unavailable};
 use crate::feed::Feed;
@@ -30,6 +30,8 @@ use crate::node::Submitter;
 
 /// Rows read at once when a worker starts.
 const ROWS_PAGE: usize = 1_024;
+/// How often it is looked whether workers have something to take down.
+const LOOKED_AFTER: Duration = Duration::from_secs(5);
 /// Wait before a worker that failed is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -204,13 +206,31 @@ impl Dispatcher {
 
     /// Starts, tells and ends workers as the directory changes, until it changes no more.
     pub(crate) async fn follow(self: Arc<Self>, mut directory: watch::Receiver<Arc<Directory>>) {
+        let mut told = self.shared.feed.told();
         loop {
             let current = directory.borrow_and_update().clone();
             self.reconcile(&current);
-            if directory.changed().await.is_err() {
-                return;
+            loop {
+                tokio::select! {
+                    changed = directory.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    () = tokio::time::sleep(LOOKED_AFTER) => told = self.wake_all(told),
+                }
             }
         }
+    }
+
+    /// Once many events were told, workers that wanted none of them take down that they have looked: one
+    /// clock for all, so that an idle one costs nothing.
+    fn wake_all(&self, told_before: u64) -> u64 {
+        let told = self.shared.feed.told();
+        if told < told_before + CURSOR_STEP {
+            return told_before;
+        }
+        self.workers().values().for_each(|worker| drop(worker.controls.send(Control::Wake)));
+        told
     }
 
     fn reconcile(self: &Arc<Self>, directory: &Directory) {

@@ -195,8 +195,7 @@ impl Looking {
         let wanted = Wanted { tenant: self.tenant, types: self.target.types(), member: None };
         let (mut position, mut found) = (self.job.next_sequence, Vec::new());
         for _ in 0..LOOKS_A_PAGE {
-            let feed = self.shared.feed.clone();
-            let at = position;
+            let (feed, at) = (self.shared.feed.clone(), position);
             let read = tokio::task::spawn_blocking(move || feed.read_block(&wanted, at));
             let page = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
             for event in &page.events {
@@ -206,7 +205,7 @@ impl Looking {
                 }
                 let concerned = self.job.concerns(recorded.sequence, recorded.member)
                     && self.job.event_types.selects(recorded.event)
-                    && self.target.wants(&recorded);
+                    && self.target.wants(&recorded, &self.shared.feed);
                 if concerned {
                     found.push((recorded.sequence, recorded.member));
                     if found.len() == self.most {

@@ -24,6 +24,7 @@ use punchline_engine::loyalty::tenant::SubscriptionEntry;
 use punchline_engine::rejection::InvalidField;
 use punchline_engine::time::UnixMillis;
 
+use crate::feed::Feed;
 use crate::seal::{Sealer, Unreadable};
 
 /// What the sealed signing secret is bound to.
@@ -134,12 +135,12 @@ impl Target {
         self.definition.event_types.mask()
     }
 
-    /// Whether the subscription is told of an event.
-    pub fn wants(&self, recorded: &Recorded<'_>) -> bool {
+    /// Whether the subscription is told of an event of this feed.
+    pub fn wants(&self, recorded: &Recorded<'_>, feed: &Feed) -> bool {
         recorded.is_told()
             && self.definition.event_types.selects(recorded.event)
             && self.checked.dialect.speaks(recorded.event.type_name())
-            && self.checked.filter.as_ref().is_none_or(|filter| filter.passes(recorded))
+            && self.checked.filter.as_ref().is_none_or(|filter| filter.passes_seen(&feed.seen(recorded)))
     }
 
     /// Longest that one attempt may take.

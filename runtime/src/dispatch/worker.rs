@@ -48,11 +48,13 @@ const REPORT_AFTER: Duration = Duration::from_millis(250);
 const GATHER_ROWS: Duration = Duration::from_millis(20);
 /// Rows in one report: bounds the record.
 const ROWS_REPORTED_MAX: usize = 256;
-/// How often an idle worker takes down that it has looked further.
-const IDLE_TICK: Duration = Duration::from_secs(5);
 /// Positions looked at without a match that are worth a report, if as many events were told meanwhile:
 /// reports are events too, and must not keep each other going.
-const CURSOR_STEP: u64 = 10_000;
+pub(super) const CURSOR_STEP: u64 = 10_000;
+/// How long a worker without room waits for others to leave it some.
+const ROOM_AFTER: Duration = Duration::from_secs(5);
+/// As good as for ever: whatever concerns an idle worker wakes it.
+const UNTIL_WOKEN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pages taken in before attempts and reports have their turn.
 const PAGES_AT_ONCE: usize = 8;
 /// A subscription with so many attempts under way leaves the last quarter of all places to others.
@@ -209,6 +211,7 @@ impl Worker {
             let wait = self
                 .next_due()
                 .map(|due| Duration::from_millis((due.0.saturating_sub(self.shared.clock.now().0)).max(1) as u64));
+            let wait = wait.unwrap_or(UNTIL_WOKEN).min(self.look_again_after());
             let can_read = self.is_serving() && self.lanes.has_room();
             tokio::select! {
                 biased;
@@ -243,7 +246,7 @@ impl Worker {
                 () = self.follower.woken(), if can_read && self.feed_is_empty => self.feed_is_empty = false,
                 () = sleep_until(self.report_due), if self.report.is_none() && !self.is_job_at_work() => {}
                 () = tokio::task::yield_now(), if can_read && !self.feed_is_empty => {}
-                () = tokio::time::sleep(wait.unwrap_or(IDLE_TICK).min(if self.stuck.is_some() { STUCK_AFTER } else { IDLE_TICK })) => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -268,7 +271,7 @@ impl Worker {
             for event in page.events {
                 let recorded = event.get();
                 let (sequence, member) = (recorded.sequence, recorded.member);
-                if !self.target.as_ref().is_some_and(|target| target.wants(&recorded)) {
+                if !self.target.as_ref().is_some_and(|target| target.wants(&recorded, &self.shared.feed)) {
                     continue;
                 }
                 self.lanes.offer(sequence, member);
@@ -315,6 +318,15 @@ impl Worker {
         is_consumer
             || self.lanes.in_flight() < FAIR_SHARE
             || self.shared.in_flight.available_permits() > self.shared.in_flight_max / 4
+    }
+
+    /// When to look again at what nobody tells of.
+    fn look_again_after(&self) -> Duration {
+        match () {
+            () if self.stuck.is_some() => STUCK_AFTER,
+            () if !self.lanes.has_room() => ROOM_AFTER,
+            () => UNTIL_WOKEN,
+        }
     }
 
     /// When there may be something to begin.

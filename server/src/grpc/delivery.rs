@@ -151,7 +151,9 @@ impl Api {
         if let Some(row) = row {
             return Ok(departed(id, event_type, &row));
         }
-        let selects = |target: &Target| recorded.event.event_type().is_public() && target.wants(&recorded);
+        let selects = |target: &Target| {
+            recorded.event.event_type().is_public() && target.wants(&recorded, self.state.node.feed())
+        };
         let selected = self.state.node.dispatcher().target(entry).is_ok_and(|target| selects(&target));
         let state = if !selected || sequence <= entry.owed_after {
             v1::DeliveryState::NotSelected
@@ -364,7 +366,7 @@ impl Api {
                     let recorded = event.get();
                     job.concerns(recorded.sequence, recorded.member)
                         && job.event_types.selects(recorded.event)
-                        && target.wants(&recorded)
+                        && target.wants(&recorded, feed)
                 });
                 count += concerned.count() as u64;
             }

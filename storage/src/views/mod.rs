@@ -120,7 +120,7 @@ pub struct Views {
     /// The ids on disk: as whoever writes them knows them, and as they are looked up.
     index: Arc<SeenIndex>,
     runs: Runs,
-    clean: quick_cache::unsync::Cache<MemberKey, Member>,
+    clean: quick_cache::unsync::Cache<MemberKey, Box<Member>>,
     owners: quick_cache::unsync::Cache<Hash, MemberId>,
     directory: Arc<Directory>,
     houses: BTreeMap<Tenant, House>,
@@ -225,7 +225,7 @@ impl Views {
         let key = (tenant, id);
         if self.in_memory(&key).is_none() {
             match self.load_member(&key)? {
-                Some(member) => self.clean.insert(key, member),
+                Some(member) => self.clean.insert(key, Box::new(member)),
                 None => return Ok(None),
             }
         }
@@ -249,7 +249,7 @@ impl Views {
 
     fn in_memory(&self, key: &MemberKey) -> Option<&Member> {
         let frozen = || self.frozen.as_ref().and_then(|f| f.members.get(key));
-        self.active.members.get(key).or_else(frozen).or_else(|| self.clean.get(key))
+        self.active.members.get(key).or_else(frozen).or_else(|| self.clean.get(key)).map(|member| &**member)
     }
 
     fn load_member(&self, (tenant, id): &MemberKey) -> Result<Option<Member>, ViewsError> {
@@ -264,7 +264,7 @@ impl Views {
             let frozen = self.frozen.as_ref().and_then(|f| f.members.get(&key).cloned());
             let member = match frozen.or_else(|| self.clean.remove(&key).map(|(_, member)| member)) {
                 Some(member) => member,
-                None => self.load_member(&key)?.expect("decide checked that the member exists"),
+                None => Box::new(self.load_member(&key)?.expect("decide checked that the member exists")),
             };
             self.active.put_member(key, member);
         }
@@ -339,7 +339,7 @@ impl Views {
                         self.set_owner(recorded.tenant, identifier, Some(event.member_id));
                     }
                     let member = Member::created_by(recorded).expect("the event creates a member");
-                    self.active.put_member(key, member);
+                    self.active.put_member(key, Box::new(member));
                 } else {
                     self.own_again(key)?;
                 }

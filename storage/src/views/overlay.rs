@@ -23,7 +23,8 @@ const SLICE_BYTES: usize = 64 * 1024;
 /// Changes since a freeze.
 #[derive(Default)]
 pub struct Overlay {
-    pub(super) members: HashMap<MemberKey, Member>,
+    /// Boxed, since they move from map to map.
+    pub(super) members: HashMap<MemberKey, Box<Member>>,
     /// Their keys, for lists.
     pub(super) member_keys: BTreeSet<MemberKey>,
     pub(super) identifiers: HashMap<Hash, Option<MemberId>>,
@@ -54,7 +55,7 @@ impl Overlay {
         self.rows.insert((table, key), None);
     }
 
-    pub(super) fn put_member(&mut self, key: MemberKey, member: Member) {
+    pub(super) fn put_member(&mut self, key: MemberKey, member: Box<Member>) {
         self.members.insert(key, member);
         self.member_keys.insert(key);
     }
