@@ -17,6 +17,7 @@ use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::rejection::Rejection;
 use punchline_storage::block::EncodedBlock;
 use punchline_storage::journal::{Journal, JournalError};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::clock::Stopwatch;
@@ -149,6 +150,8 @@ pub(crate) struct Committer {
     pub(crate) feed: Arc<Feed>,
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) health: Arc<Health>,
+    /// Where answers are sent from: each one sent from here would wake a thread there.
+    pub(crate) answering: Handle,
 }
 
 impl Committer {
@@ -167,7 +170,13 @@ impl Committer {
                 }
                 self.feed.publish(batch.records);
             }
-            batch.replies.into_iter().for_each(|reply| reply.send(&committed));
+            let is_call = |reply: &Reply| matches!(reply, Reply::Call(_));
+            let (calls, answers): (Vec<Reply>, Vec<Reply>) = batch.replies.into_iter().partition(is_call);
+            // What else is done once all this is on disk does not wait for a runtime that may be ending.
+            calls.into_iter().for_each(|call| call.send(&committed));
+            if !answers.is_empty() {
+                self.answering.spawn(async move { answers.into_iter().for_each(|answer| answer.send(&committed)) });
+            }
         }
     }
 

@@ -26,6 +26,7 @@ use punchline_storage::memory::MemoryDisk;
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::sled_rows::{CACHE_BYTES_DEFAULT, SledRows};
 use punchline_storage::views::{Overlay, Views, checkpoint, write_behind};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
 
@@ -145,7 +146,7 @@ impl Submitter {
     pub async fn submit(&self, command: Command) -> Answer {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::One(command, answer, Some(Place(permit)))).map_err(|_| self.gone())?;
+        self.jobs.send(Job::One(Box::new(command), answer, Some(Place(permit)))).map_err(|_| self.gone())?;
         answered.await.unwrap_or_else(|_| Err(self.gone().into()))
     }
 
@@ -185,7 +186,7 @@ impl Submitter {
     pub(crate) fn submit_internal(&self, command: Command) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
         // Where the sequencer has gone, dropping the sender is the answer.
-        drop(self.jobs.send(Job::One(command, answer, None)));
+        drop(self.jobs.send(Job::One(Box::new(command), answer, None)));
         answered
     }
 
@@ -274,8 +275,13 @@ impl Node {
         let (commit, commit_rx) = crossbeam_channel::bounded::<Batch>(0);
         let (overlay_tx, overlay_rx) = crossbeam_channel::bounded::<Arc<Overlay>>(1);
         let (written_tx, written) = crossbeam_channel::bounded(1);
-        let committer =
-            Committer { journal: journal.clone(), feed: feed.clone(), directory: directory_tx, health: health.clone() };
+        let committer = Committer {
+            journal: journal.clone(),
+            feed: feed.clone(),
+            directory: directory_tx,
+            health: health.clone(),
+            answering: Handle::current(),
+        };
         let parts = Parts {
             clock: options.clock.clone(),
             journal: journal.clone(),

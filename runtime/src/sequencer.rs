@@ -72,7 +72,8 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Something for the sequencer.
 pub(crate) enum Job {
-    One(Command, oneshot::Sender<Answer>, Option<Place>),
+    /// Boxed, since it is handed on several times.
+    One(Box<Command>, oneshot::Sender<Answer>, Option<Place>),
     Many(Vec<Command>, oneshot::Sender<Vec<Answer>>, Option<Place>),
     Read(Read),
     Simulate(Command, oneshot::Sender<Simulated>, Place),

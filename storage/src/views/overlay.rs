@@ -61,8 +61,8 @@ impl Overlay {
     }
 
     pub(super) fn len(&self) -> usize {
-        // An id costs a fifth of a member.
-        self.members.len() + self.rows.len() + (self.identifiers.len() + self.seen.len()) / 5
+        // An id costs a twentieth of a member.
+        self.members.len() + self.rows.len() + (self.identifiers.len() + self.seen.len()) / 20
     }
 
     /// Takes the small aggregates that changed as they are now.
