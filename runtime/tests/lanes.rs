@@ -255,3 +255,20 @@ proptest! {
         prop_assert_eq!(auditor.cursor, next - 1);
     }
 }
+
+#[test]
+fn what_is_settled_takes_room_until_it_is_reported() {
+    let mut lanes = Lanes::new(Rules::default(), Sequence(0), Vec::new());
+    lanes.set_taken_in_max(10);
+    for n in 1..=10u8 {
+        assert!(lanes.has_room(), "{n}");
+        lanes.offer(Sequence(u64::from(n)), member(n));
+    }
+    assert_eq!(lanes.room(), 0);
+    while let Some(task) = lanes.take(64) {
+        lanes.settle(task.sequence, Settled::Dead, 1, log());
+    }
+    assert_eq!((lanes.waiting(), lanes.room()), (0, 0), "ten rows are not written down yet");
+    assert_eq!(lanes.report(4).rows.len(), 4);
+    assert_eq!(lanes.room(), 4);
+}

@@ -277,9 +277,10 @@ impl Lanes {
         self.taken_in_max = most;
     }
 
-    /// Deliveries taken in and not settled.
+    /// Deliveries taken in and not settled, and rows of settled ones that are not yet reported: where many fail,
+    /// what is written down must keep up with them.
     pub fn taken_in(&self) -> usize {
-        self.member_of.len()
+        self.member_of.len() + self.finished.len()
     }
 
     /// Whether more may be offered.
@@ -290,7 +291,7 @@ impl Lanes {
     /// How many more may be offered.
     pub fn room(&self) -> usize {
         let window = WINDOW_MAX.saturating_sub(self.unsettled.len() + self.delivered.len());
-        let rows = ROWS_MAX.saturating_sub(self.rows.len());
+        let rows = ROWS_MAX.saturating_sub(self.rows.len() + self.finished.len());
         window.min(rows).min(self.taken_in_max.saturating_sub(self.taken_in()))
     }
 
