@@ -194,6 +194,7 @@ pub fn write(scenarios: &[Scenario]) {
     for (_, results) in &kept {
         page.extend(curves(results, &folder));
     }
+    page += FINDINGS;
     fs::write(docs().join("performance.md"), page).expect("docs can be written");
 }
 
@@ -217,6 +218,9 @@ fn curves(results: &Results, folder: &Path) -> Vec<String> {
     // One point is no curve.
     curves.into_iter().filter(|(.., points)| points.len() > 1).map(write).collect()
 }
+
+/// What profiles showed, which no run of this program finds out.
+const FINDINGS: &str = include_str!("../findings.md");
 
 const HEAD: &str = "# Performance
 
