@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use punchline_delivery::auth::{Auth, BasicAuth};
 use punchline_delivery::headers::StaticHeaders;
 use punchline_delivery::outcome::{AttemptReport, ErrorCode, Outcome, PermanentStatuses, SNIPPET_BYTES_MAX};
-use punchline_delivery::transport::{Transport, TransportConfig};
+use punchline_delivery::transport::{Transport, TransportConfig, TransportLimits};
 use support::{Answer, ScriptedLookup, Server, answer, loopback_policy, request, transport};
 
 fn gist(report: &AttemptReport) -> (Outcome, Option<u16>, Option<ErrorCode>) {
@@ -172,4 +172,20 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
         assert_eq!((lookup.asked().len(), gist(&report)), (lookups, expected), "{report:?}");
     }
     assert_eq!((receiver.seen().len(), receiver.connections()), (2, 2));
+}
+
+#[tokio::test]
+async fn unused_connections_are_closed_once_there_are_too_many() {
+    for (connections_max, of_the_first) in [(3, 1), (2, 2)] {
+        let limits = TransportLimits { connections_max, ..TransportLimits::default() };
+        let config = TransportConfig { limits, ..TransportConfig::new(loopback_policy()) };
+        let transport = Transport::from_config(config);
+        let ok = || Server::always(answer(200, "", ""));
+        let receivers = [ok().await, ok().await, ok().await];
+        for receiver in receivers.iter().chain(&receivers[..1]) {
+            let report = transport.attempt(request(&receiver.url("/"))).await;
+            assert_eq!(report.outcome, Outcome::Delivered, "{report:?}");
+        }
+        assert_eq!(receivers[0].connections(), of_the_first, "with {connections_max} allowed");
+    }
 }

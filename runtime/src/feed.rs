@@ -546,7 +546,7 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use punchline_engine::event::{AdvertiserCreated, MemberUnblocked};
+    use punchline_engine::event::{AdvertiserCreated, MemberErased, MemberUnblocked};
     use punchline_engine::id::{AdvertiserId, Environment, KeySlot};
     use punchline_engine::time::UnixMillis;
     use punchline_storage::memory::MemoryDisk;
@@ -665,5 +665,20 @@ mod tests {
         let page = follower.next(10).await.expect("readable").expect("there is one");
         assert_eq!((page.events.len(), page.next, page.from_journal), (1, Sequence(4), false));
         assert!(follower.next(10).await.expect("readable").is_none());
+    }
+
+    #[test]
+    fn what_filters_see_is_made_once_and_forgotten_with_an_erasure() {
+        let disk = MemoryDisk::new();
+        let (journal, _) = disk.journal(0).expect("opens");
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let told = record(&feed);
+        let recorded = told.record.recorded(told.first, 0);
+        let seen = feed.seen(&recorded);
+        assert!(Arc::ptr_eq(&seen, &feed.seen(&recorded)));
+        let erased = MemberErased { member_id: MemberId(Uuid::nil()) }.into();
+        let erasure = Record { events: vec![erased], ..told.record.clone() };
+        feed.publish([Arc::new(Stored::new(told.last().next(), erasure, 100))]);
+        assert!(!Arc::ptr_eq(&seen, &feed.seen(&recorded)));
     }
 }
