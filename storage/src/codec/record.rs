@@ -25,6 +25,7 @@ use crate::member_keys::{KeysError, MemberKeys};
 
 /// Number of `events` in the record's message.
 const EVENTS_TAG: u32 = 7;
+const ROOM: &str = "a Vec has room for as much as memory holds";
 
 /// What an event need not repeat.
 #[derive(Clone, Copy)]
@@ -162,16 +163,15 @@ pub(super) fn encode(record: &Record, keys: &MemberKeys, out: &mut Vec<u8>) -> R
                 wire::record::Key::Job(wire::JobKey { job, subject, period })
             }
         }),
-        quiet: *quiet,
-        events: Vec::new(),
-        key_slot: key_slot.0,
+        ..wire::Record::default()
     };
-    head.encode(out).expect("a Vec has room for as much as memory holds");
+    let tail = wire::Record { quiet: *quiet, key_slot: key_slot.0, ..wire::Record::default() };
+    head.encode(out).expect(ROOM);
     for event in events {
         let event = wire::Event { kind: Some(event_to_wire(&around, event, *key_slot, keys)?) };
-        // Fields of a message may stand in any order.
         prost::encoding::message::encode(EVENTS_TAG, &event, out);
     }
+    tail.encode(out).expect(ROOM);
     Ok(())
 }
 
