@@ -25,13 +25,15 @@ use punchline_engine::id::{MemberId, Sequence, Tenant};
 use punchline_storage::codec::{self, CodecError};
 use punchline_storage::journal::{Journal, JournalError};
 use punchline_storage::member_keys::MemberKeys;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// Events kept in memory for followers: the last second or so under full load.
 const EVENTS_KEPT_MAX: u64 = 16_384;
 /// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
 /// or two; a single update of a campaign may take one.
 const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
+/// Reads of the journal at once. A thread each, and each thread keeps up to a megabyte of the allocator's.
+const READS_AT_ONCE_MAX: usize = 16;
 /// Decoded blocks of the journal kept for those who have fallen behind together: each has some 30 records.
 const BLOCKS_KEPT_MAX: usize = 64;
 /// Events of which is kept what filters see of them.
@@ -157,6 +159,7 @@ pub struct Feed {
     head: watch::Sender<Sequence>,
     /// Events published since the start that are told to others, bookkeeping left out.
     told: AtomicU64,
+    reads: Semaphore,
     inner: Mutex<Inner>,
 }
 
@@ -299,7 +302,8 @@ impl Feed {
             erasures: 0,
         };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
-        Arc::new(Feed { journal, keys, head, told, inner: Mutex::new(inner) })
+        let reads = Semaphore::new(READS_AT_ONCE_MAX);
+        Arc::new(Feed { journal, keys, head, told, reads, inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -319,6 +323,13 @@ impl Feed {
     /// Events published since the start that are told to others.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Relaxed)
+    }
+
+    /// Reads the journal on a thread that may block.
+    pub async fn reading<T: Send + 'static>(self: Arc<Self>, read: impl FnOnce(&Feed) -> T + Send + 'static) -> T {
+        let place = self.clone();
+        let _place = place.reads.acquire().await.expect("it is never closed");
+        tokio::task::spawn_blocking(move || read(&self)).await.expect("reading the journal does not panic")
     }
 
     /// Publishes records that are on disk.
@@ -498,9 +509,7 @@ impl Follower {
             }
             (wanted, position)
         };
-        let feed = self.feed.clone();
-        let read = tokio::task::spawn_blocking(move || feed.read_block(&wanted, position));
-        let page = read.await.expect("reading the journal does not panic")?;
+        let page = self.feed.clone().reading(move |feed| feed.read_block(&wanted, position)).await?;
         self.set_position(page.next);
         Ok(Some(page))
     }

@@ -196,8 +196,7 @@ impl Looking {
         let (mut position, mut found) = (self.job.next_sequence, Vec::new());
         for _ in 0..LOOKS_A_PAGE {
             let (feed, at) = (self.shared.feed.clone(), position);
-            let read = tokio::task::spawn_blocking(move || feed.read_block(&wanted, at));
-            let page = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+            let page = feed.reading(move |feed| feed.read_block(&wanted, at)).await.map_err(|e| e.to_string())?;
             for event in &page.events {
                 let recorded = event.get();
                 if recorded.sequence > self.upto {
@@ -237,10 +236,9 @@ impl Looking {
             if row.state != RowState::Dead || !job.concerns(row.sequence, row.member) {
                 continue;
             }
-            let feed = self.shared.feed.clone();
             let sequence = row.sequence;
-            let read = tokio::task::spawn_blocking(move || feed.event_at(sequence));
-            let event = read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+            let event = self.shared.feed.clone().reading(move |feed| feed.event_at(sequence)).await;
+            let event = event.map_err(|e| e.to_string())?;
             if event.is_some_and(|event| job.event_types.selects(event.get().event)) {
                 found.push((row.sequence, row.member));
                 if found.len() == self.most {

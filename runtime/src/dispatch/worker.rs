@@ -424,15 +424,11 @@ impl Worker {
             };
             let event = match event {
                 Some(event) => Ok(event),
-                None => {
-                    let feed = shared.feed.clone();
-                    let read = tokio::task::spawn_blocking(move || feed.event_at(task.sequence));
-                    match read.await.expect("reading the journal does not panic") {
-                        Ok(Some(event)) => Ok(event),
-                        Ok(None) => Err(None),
-                        Err(error) => Err(Some(error)),
-                    }
-                }
+                None => match shared.feed.clone().reading(move |feed| feed.event_at(task.sequence)).await {
+                    Ok(Some(event)) => Ok(event),
+                    Ok(None) => Err(None),
+                    Err(error) => Err(Some(error)),
+                },
             };
             let at = shared.clock.now();
             let watch = Stopwatch::start();
