@@ -32,7 +32,7 @@ const EVENTS_KEPT_MAX: u64 = 16_384;
 /// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
 /// or two; a single update of a campaign may take one.
 const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
-/// Reads of the journal at once. A thread each, and each thread keeps up to a megabyte of the allocator's.
+/// Reads of the journal at once. A thread each, and each thread keeps memory of the allocator's.
 const READS_AT_ONCE_MAX: usize = 16;
 /// Decoded blocks of the journal kept for those who have fallen behind together: each has some 30 records.
 const BLOCKS_KEPT_MAX: usize = 64;

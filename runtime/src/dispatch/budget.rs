@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Deliveries taken in and not settled, over all subscriptions, at which each is held to its share. One
-/// takes some 500 bytes, most of it what its last attempts answered.
+/// Deliveries taken in and not settled, over all subscriptions, at which each is held to its share. What one
+/// takes is mostly what its last attempts answered.
 pub const TAKEN_IN_MAX: usize = 65_536;
 /// What a subscription may take in however many there are.
 pub const SHARE_MIN: usize = 64;

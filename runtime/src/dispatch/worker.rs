@@ -322,10 +322,12 @@ impl Worker {
 
     /// When to look again at what nobody tells of.
     fn look_again_after(&self) -> Duration {
-        match () {
-            () if self.stuck.is_some() => STUCK_AFTER,
-            () if !self.lanes.has_room() => ROOM_AFTER,
-            () => UNTIL_WOKEN,
+        if self.stuck.is_some() {
+            STUCK_AFTER
+        } else if self.lanes.has_room() {
+            UNTIL_WOKEN
+        } else {
+            ROOM_AFTER
         }
     }
 
