@@ -77,6 +77,14 @@ pub enum Rejection {
         /// What the first one was answered.
         first: FactReceipt,
     },
+    /// The id was used by what was trimmed since.
+    #[error("it was used before, by the event at {first}, which is not kept any more")]
+    UsedUp {
+        /// As for what is kept.
+        reason: &'static str,
+        /// Where it was used.
+        first: Sequence,
+    },
     /// No identifier names a member.
     #[error("Account not found (user not registered)")]
     AccountNotFound,
@@ -307,6 +315,7 @@ impl Rejection {
             Rejection::ConsumptionExistsWithDifferentContent { .. } => "CONSUMPTION_EXISTS_WITH_DIFFERENT_CONTENT",
             Rejection::FactExists { .. } => "FACT_EXISTS",
             Rejection::FactExistsWithDifferentContent { .. } => "FACT_EXISTS_WITH_DIFFERENT_CONTENT",
+            Rejection::UsedUp { reason, .. } => reason,
             Rejection::AccountNotFound => "ACCOUNT_NOT_FOUND",
             Rejection::IdentifiersConflict { .. } => "IDENTIFIERS_CONFLICT",
             Rejection::UserBlocked => "USER_BLOCKED",

@@ -362,6 +362,11 @@ impl Feed {
         Follower { feed: self.clone(), id, wake }
     }
 
+    /// The first position that there is still something at.
+    pub fn first(&self) -> Sequence {
+        Sequence(self.journal.first())
+    }
+
     /// A record of the journal, from memory where it is recent. Reads the disk: not for async tasks.
     ///
     /// # Errors
@@ -442,7 +447,7 @@ impl Feed {
     }
 }
 
-/// Reads the record that holds `sequence` from the journal.
+/// Reads the record that holds `sequence` from the journal; `None` where there is none yet, or none any more.
 ///
 /// # Errors
 ///
@@ -452,7 +457,11 @@ pub fn record_at(
     keys: &MemberKeys,
     sequence: Sequence,
 ) -> Result<Option<Arc<Stored>>, ReadError> {
-    let Some(block) = journal.read(sequence.0)? else { return Ok(None) };
+    let block = match journal.read(sequence.0) {
+        Err(JournalError::Trimmed { .. }) => None,
+        read => read?,
+    };
+    let Some(block) = block else { return Ok(None) };
     let Some((first, _, bytes)) = block.record_at(sequence.0) else { return Ok(None) };
     Ok(Some(Arc::new(Stored::new(Sequence(first), decode(first, bytes, keys)?, bytes.len()))))
 }

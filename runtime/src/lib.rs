@@ -9,7 +9,8 @@
 //!
 //! Modules in reading order: the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
 //! read the time or make randomness), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
-//! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), and the whole of it opened and closed ([`node`], [`verify`]).
+//! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), the whole of it opened and closed ([`node`], [`verify`]),
+//! kept elsewhere ([`backup`]), and made shorter ([`trim`]).
 
 pub mod clock;
 pub mod ids;
@@ -24,3 +25,6 @@ pub mod jobs;
 
 pub mod node;
 pub mod verify;
+
+pub mod backup;
+pub mod trim;

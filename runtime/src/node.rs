@@ -6,7 +6,7 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use punchline_storage::member_keys::{KeysError, MemberKeys};
 use punchline_storage::memory::MemoryDisk;
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::sled_rows::{CACHE_BYTES_DEFAULT, SledRows};
-use punchline_storage::views::{Overlay, Views, checkpoint, write_behind};
+use punchline_storage::views::{BaseError, Overlay, Views, checkpoint, load_base, write_behind};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
@@ -113,6 +113,9 @@ pub enum OpenError {
     /// The members' keys. Nothing is touched: restore them from a backup.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// What a journal that was trimmed goes on from.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// The views cannot be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -215,24 +218,24 @@ impl Submitter {
 
 /// A running node.
 pub struct Node {
-    submitter: Submitter,
+    pub(crate) submitter: Submitter,
     feed: Arc<Feed>,
     directory: watch::Receiver<Arc<Directory>>,
     dispatcher: Arc<Dispatcher>,
     jobs: Arc<Jobs>,
     keeping_time: JoinTask<()>,
     log: Arc<DeliveryLog>,
-    health: Arc<Health>,
-    clock: Arc<dyn Clock>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) clock: Arc<dyn Clock>,
     rulebook: Rulebook,
-    journal: Arc<dyn Journal>,
-    rows: Arc<dyn Rows>,
-    keys: Arc<MemberKeys>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) rows: Arc<dyn Rows>,
+    pub(crate) keys: Arc<MemberKeys>,
     recovery: Recovery,
     /// Held while the views are written behind, and while they are verified.
-    writing: Arc<std::sync::Mutex<()>>,
+    pub(crate) writing: Arc<std::sync::Mutex<()>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    data_dir: Option<DataDir>,
+    pub(crate) data_dir: Option<DataDir>,
 }
 
 impl Node {
@@ -467,6 +470,12 @@ impl Node {
     ///
     /// What cannot be read.
     pub fn verify(&self) -> Result<Verified, VerifyError> {
+        let _guard = self.settled()?;
+        self.verify_settled()
+    }
+
+    /// Holds the views as they are, exactly as of a checkpoint that is not before the head of this moment.
+    pub(crate) fn settled(&self) -> Result<MutexGuard<'_, ()>, VerifyError> {
         // Everything that is in the journal now is to be compared, so it must be written behind first. Also,
         // until the first checkpoint rows may be newer than it says: a crash came while they were written.
         let head = Sequence(self.journal.head());
@@ -477,8 +486,15 @@ impl Node {
             }
             std::thread::sleep(VERIFY_POLL);
         }
-        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.writing.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As [`verify`](Self::verify), while the views are held.
+    pub(crate) fn verify_settled(&self) -> Result<Verified, VerifyError> {
         let fresh = Scratch::new(self.data_dir.as_ref())?;
+        if let Some(data_dir) = &self.data_dir {
+            lay_base(data_dir, &*self.journal, &*fresh.rows, &self.keys)?;
+        }
         crate::verify::verify(&*self.journal, &self.rows, &self.keys, &fresh.rows, &mut |_, _| {})
     }
 
@@ -546,6 +562,7 @@ pub fn verify_offline(
         write_behind(&*rows, &keys, &overlay, || {}).map_err(OpenError::from)?;
     }
     let fresh = Scratch::new(Some(data_dir)).map_err(OpenError::from)?;
+    lay_base(data_dir, &*journal, &*fresh.rows, &keys).map_err(OpenError::from)?;
     let verified = crate::verify::verify(&*journal, &rows, &keys, &fresh.rows, progress)?;
     Ok((verified, recovery))
 }
@@ -601,8 +618,33 @@ pub fn open_stores(data_dir: &DataDir, master_key: &[u8; 32]) -> Result<(Stores,
     }
     let path = data_dir.path().to_owned();
     let free_bytes = Box::new(move || punchline_storage::sync::free_bytes(&path).ok());
+    if checkpoint.0 + 1 < journal.first() {
+        // What they would go on with is not there any more.
+        if checkpoint.0 > 0 {
+            drop(rows);
+            data_dir.set_views_aside()?;
+            rows = Arc::new(data_dir.open_views()?.rows);
+        }
+        lay_base(data_dir, &journal, &*rows, &keys)?;
+        views_rebuilt = true;
+    }
     let recovery = Recovery { took: watch.elapsed(), cut_off, views_rebuilt, ..Recovery::default() };
     Ok((Stores { journal: Arc::new(journal), rows, keys, free_bytes }, recovery))
+}
+
+/// Fills empty views with what a journal that was trimmed goes on from.
+fn lay_base(data_dir: &DataDir, journal: &dyn Journal, rows: &dyn Rows, keys: &MemberKeys) -> Result<(), BaseError> {
+    let first = journal.first();
+    if first == 1 {
+        return Ok(());
+    }
+    match data_dir.newest_base() {
+        Some((upto, path)) if (first - 1..=journal.head()).contains(&upto) => {
+            tracing::info!(upto, path = %path.display(), "the journal was trimmed: the views begin with its base");
+            load_base(&path, rows, keys).map(drop)
+        }
+        _ => Err(BaseError::Missing { bases: data_dir.bases_path(), first }),
+    }
 }
 
 /// Folds the journal into the views. Views that do not go with it are set aside and folded anew, like those
@@ -632,7 +674,9 @@ fn recover(
     if let (Some(why), Some(data_dir)) = (why, data_dir) {
         let aside = data_dir.set_views_aside()?;
         tracing::warn!(why, set_aside = %aside.display(), "the views do not fold, they are set aside and folded anew");
-        folded = fold(Arc::new(data_dir.open_views()?.rows));
+        let fresh: Arc<dyn Rows> = Arc::new(data_dir.open_views()?.rows);
+        lay_base(data_dir, journal, &*fresh, keys)?;
+        folded = fold(fresh);
         match &folded {
             Ok(Ok(_)) => recovery.views_rebuilt = true,
             _ => data_dir.put_views_back(&aside)?,

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
 use punchline_engine::command::{Action, Command};
-use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve};
+use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve, used_up};
 use punchline_engine::event::{CommandKey, Event, Record};
 use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
 use punchline_engine::loyalty::item::{Item, ItemKey};
@@ -386,8 +386,14 @@ impl Sequencer {
         let creates_advertiser = matches!(command.action, Action::CreateAdvertiser { .. });
         let tenant = if creates_advertiser { NOBODY } else { command.tenant };
         let key = command.key();
+        let mut trimmed = None;
         let seen = match &key {
             Some(key) => match self.views.seen(tenant, key)? {
+                // What it holds cannot be looked at: that the hash of the key is there counts.
+                Some(sequence) if sequence.0 < self.parts.journal.first() => {
+                    trimmed = Some(sequence);
+                    None
+                }
                 Some(sequence) => self.record_at(sequence)?.filter(|s| s.record.key.as_ref() == Some(key)),
                 None => None,
             },
@@ -429,7 +435,7 @@ impl Sequencer {
             world: &around,
             digest_key: self.parts.keys.digest_key(),
         };
-        let decision = decide(&set, command);
+        let decision = trimmed.map_or_else(|| decide(&set, command), |first| used_up(command, first));
         match around.failed.into_inner() {
             Some(error) => Err(error),
             None => Ok(Considered { tenant, now, key, member: member_id, key_slot, decision }),

@@ -6,7 +6,7 @@ use punchline_engine::id::Sequence;
 use punchline_storage::journal::{Journal, JournalError, verify_chain};
 use punchline_storage::member_keys::MemberKeys;
 use punchline_storage::rows::{Rows, RowsError};
-use punchline_storage::views::{self, Views, ViewsError, compare};
+use punchline_storage::views::{self, BaseError, Views, ViewsError, compare};
 
 use crate::committer::Unavailable;
 use crate::feed::{ReadError, decode};
@@ -34,6 +34,9 @@ pub enum VerifyError {
     /// Fresh or stored views.
     #[error(transparent)]
     Views(#[from] ViewsError),
+    /// What a journal that was trimmed goes on from.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// Fresh or stored rows.
     #[error(transparent)]
     Rows(#[from] RowsError),
@@ -45,8 +48,8 @@ pub enum VerifyError {
     },
 }
 
-/// Checks every block of the journal, folds it afresh into the empty rows `fresh` up to the checkpoint
-/// of `rows`, and compares. `progress` is told the position reached and the head.
+/// Checks every block of the journal, folds it afresh into the rows `fresh` up to the checkpoint of `rows`, and
+/// compares. `fresh` is empty, or the base of a journal that was trimmed. `progress` is told the position reached and the head.
 ///
 /// The keys of members that were erased up to the checkpoint are destroyed, and those of others are not: so
 /// both come of the same content. Nobody may write the rows behind meanwhile, which would destroy others.
@@ -67,7 +70,7 @@ pub fn verify(
     let mut verified = Verified::default();
     let checkpoint = views::checkpoint(&**rows)?;
     let mut views = Views::open(fresh.clone(), keys.clone(), FOLDED_ROWS_MAX)?;
-    let head = journal.head();
+    let (base, head) = (views.applied().0, journal.head());
     let mut failed: Option<VerifyError> = None;
     let chain = verify_chain(journal, 1, |block| {
         if failed.is_some() {
@@ -80,7 +83,8 @@ pub fn verify(
                 if record.events.len() != events as usize {
                     verified.difference.get_or_insert(format!("the record at {first} does not have {events} events"));
                 }
-                if first <= checkpoint.0 { Ok(views.apply(Sequence(first), &record)?) } else { Ok(()) }
+                let is_folded = base < first && first <= checkpoint.0;
+                if is_folded { Ok(views.apply(Sequence(first), &record)?) } else { Ok(()) }
             });
             let written = applied.and_then(|()| {
                 if views.waiting_rows() < FOLDED_ROWS_MAX {

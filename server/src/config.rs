@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use base64::Engine as _;
@@ -51,6 +51,10 @@ pub struct Config {
     pub ingest: Ingest,
     /// What it sends.
     pub delivery: Delivery,
+    /// Where copies go.
+    pub backup: Backup,
+    /// What is kept.
+    pub retention: Retention,
     /// What it counts.
     pub metrics: Metrics,
     /// What it tells.
@@ -158,6 +162,28 @@ impl Delivery {
         (!self.proxy.is_empty())
             .then(|| EgressProxy::parse(self.proxy.expose()).expect("it was checked when it was read"))
     }
+}
+
+/// Section `backup`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Backup {
+    /// Where a backup is written; empty: nowhere.
+    pub directory: PathBuf,
+}
+
+impl Backup {
+    /// Where a backup is written, if it is.
+    #[must_use]
+    pub fn configured(&self) -> Option<&Path> {
+        Some(&*self.directory).filter(|path| !path.as_os_str().is_empty())
+    }
+}
+
+/// Section `retention`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Retention {
+    /// Days of the journal that are kept in any case.
+    pub journal_keep_days: u64,
 }
 
 /// Section `metrics`.
@@ -298,6 +324,8 @@ impl Config {
                 proxy: reader.secret("delivery.proxy", check_proxy),
                 dialects_dir: reader.text("delivery.dialects_dir").into(),
             },
+            backup: Backup { directory: reader.text("backup.directory").into() },
+            retention: Retention { journal_keep_days: reader.whole("retention.journal_keep_days", 0..=36_500) },
             metrics: Metrics { per_subscription: reader.flag("metrics.per_subscription") },
             log: Log { format: reader.parsed("log.format"), filter: reader.filter("log.filter") },
             origins: BTreeMap::new(),

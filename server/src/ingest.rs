@@ -141,7 +141,7 @@ fn count<T>(result: &Result<T, Refusal>, watch: &Stopwatch) {
             return;
         }
         Err(Refusal::Rejected(rejection)) => {
-            let duplicate = matches!(rejection, Rejection::ConsumptionExists { .. });
+            let duplicate = matches!(rejection, Rejection::ConsumptionExists { .. } | Rejection::UsedUp { .. });
             if duplicate {
                 metrics.duplicate.increment(1)
             } else {

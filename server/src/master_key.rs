@@ -17,7 +17,7 @@ use punchline_storage::data_dir::DataDir;
 use punchline_storage::sync::sync_dir;
 
 /// The file's name.
-const FILE: &str = "master.key";
+pub const FILE: &str = "master.key";
 
 /// Why there is no master key.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +54,8 @@ pub fn load(data_dir: &DataDir, configured: Option<[u8; 32]>) -> Result<[u8; 32]
         return Ok(key);
     }
     let path = data_dir.path().join(FILE);
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            warn_if_readable(&path);
-            let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-            bytes.ok_or(MasterKeyError::Malformed { path })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    match read(&path) {
+        Err(MasterKeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             if data_dir.journal_path().exists() {
                 return Err(MasterKeyError::Missing { path });
             }
@@ -73,8 +68,30 @@ pub fn load(data_dir: &DataDir, configured: Option<[u8; 32]>) -> Result<[u8; 32]
                 Err(source) => Err(MasterKeyError::Io { path, source }),
             }
         }
-        Err(source) => Err(MasterKeyError::Io { path, source }),
+        found => found,
     }
+}
+
+/// Reads the key in a file.
+///
+/// # Errors
+///
+/// [`MasterKeyError`], with the path.
+pub fn read(path: &Path) -> Result<[u8; 32], MasterKeyError> {
+    let text = fs::read_to_string(path).map_err(|source| MasterKeyError::Io { path: path.to_owned(), source })?;
+    warn_if_readable(path);
+    let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| MasterKeyError::Malformed { path: path.to_owned() })
+}
+
+/// Puts a key into a data directory that has none.
+///
+/// # Errors
+///
+/// [`MasterKeyError`], with the path.
+pub fn put(data_dir: &DataDir, key: &[u8; 32]) -> Result<(), MasterKeyError> {
+    let path = data_dir.path().join(FILE);
+    write(data_dir.path(), &path, key).map_err(|source| MasterKeyError::Io { path, source })
 }
 
 /// Under another name first, so that the file is whole or not there.

@@ -66,7 +66,8 @@ fn report(verified: &Verified, recovery: &Recovery) -> Value {
     })
 }
 
-fn progress_bar() -> ProgressBar {
+/// A bar for a verification.
+pub(crate) fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("verifying {bar:40} {pos}/{len} events, {eta} left");
     // Draws only where standard error is a terminal.
     ProgressBar::new(0).with_style(style.expect("the template is a constant"))

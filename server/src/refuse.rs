@@ -21,6 +21,8 @@ use punchline_runtime::committer::{Refusal, Unavailable};
 use punchline_runtime::dispatch::target::TargetError;
 use punchline_runtime::feed::ReadError;
 use punchline_runtime::jobs::JobError;
+use punchline_runtime::trim::TrimError;
+use punchline_storage::backup::BackupError;
 use punchline_storage::views::ViewsError;
 use tonic::{Code, Status};
 
@@ -235,6 +237,12 @@ impl From<Rejection> for Refused {
                 refused.metadata.push(("field", field.into()));
                 refused
             }
+            R::UsedUp { first, .. } => {
+                let mut refused = refuse(AlreadyExists, 409);
+                refused.metadata = vec![("sequence", first.to_string())];
+                refused.receipt = Some(Box::new(v1::Receipt { sequence: first.0, ..v1::Receipt::default() }));
+                refused
+            }
             R::AccountNotFound | R::UserHasNoCards => refuse(NotFound, 404),
             R::IdentifiersConflict { .. } => refuse(FailedPrecondition, 400),
             R::UserBlocked => refuse(FailedPrecondition, 403),
@@ -340,6 +348,28 @@ impl From<JobError> for Refused {
             JobError::Views(error) => error.into(),
             JobError::UnknownTenant(tenant) => {
                 Refused::not_found("ADVERTISER_NOT_FOUND", "advertiser", tenant.advertiser)
+            }
+        }
+    }
+}
+
+impl From<BackupError> for Refused {
+    /// For operators, who are to know which file it was.
+    fn from(error: BackupError) -> Refused {
+        tracing::error!(%error, "the backup failed");
+        Refused::new(Code::FailedPrecondition, 409, "BACKUP_FAILED", error.to_string())
+    }
+}
+
+impl From<TrimError> for Refused {
+    /// For operators, likewise.
+    fn from(error: TrimError) -> Refused {
+        match error {
+            TrimError::Backup(error) => error.into(),
+            TrimError::Unavailable(unavailable) => unavailable.into(),
+            error => {
+                tracing::error!(%error, "the journal was not trimmed");
+                Refused::new(Code::FailedPrecondition, 409, "TRIM_FAILED", error.to_string())
             }
         }
     }

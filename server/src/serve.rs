@@ -22,12 +22,14 @@ use punchline_delivery::endpoint::EndpointPolicy;
 use punchline_delivery::segment::{SegmentBatcher, SegmentLimits};
 use punchline_delivery::transport::{Transport, TransportConfig, TransportLimits};
 use punchline_engine::id::Tenant;
+use punchline_runtime::backup::backed_up;
 use punchline_runtime::clock::{Clock, SystemClock};
 use punchline_runtime::committer::Unavailable;
 use punchline_runtime::dispatch::dispatcher::Couriers;
 use punchline_runtime::dispatch::target::Rulebook;
 use punchline_runtime::node::{Node, NodeOptions, OpenError, open_stores};
 use punchline_runtime::seal::Sealer;
+use punchline_storage::backup::{Manifest, manifest_in};
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
 use punchline_storage::member_keys::KeysError;
 use tokio::net::TcpListener;
@@ -196,7 +198,11 @@ async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
     let data_dir = std::fs::canonicalize(&config.storage.data_dir).unwrap_or(config.storage.data_dir.clone());
     let token = config.security.operator_token.expose();
     let state = State::new(node.clone(), token, &master_key, Some(data_dir));
-    let state = Arc::new(state.with_grpc_limit(config.ingest.rate_limit_grpc_per_minute));
+    let state = state.with_grpc_limit(config.ingest.rate_limit_grpc_per_minute);
+    let state = Arc::new(state.with_backup(config.backup.configured(), config.retention.journal_keep_days));
+    if let Some(manifest) = config.backup.configured().and_then(backup_in) {
+        backed_up(manifest.made_at());
+    }
 
     let (stop, stopped) = watch::channel(false);
     let (stop_metrics, metrics_stopped) = watch::channel(false);
@@ -311,6 +317,12 @@ fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
     };
     let node = Node::start(stores, recovery, options, Some(data_dir)).map_err(open)?;
     Ok((node, master_key))
+}
+
+/// The backup that there is.
+fn backup_in(directory: &Path) -> Option<Manifest> {
+    let found = manifest_in(directory);
+    found.inspect_err(|error| tracing::warn!(%error, "the backup cannot be read")).ok().flatten()
 }
 
 /// `punchline serve`: runs until SIGINT or SIGTERM.

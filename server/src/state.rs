@@ -1,6 +1,6 @@
 //! What every door of the server shares.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use punchline_engine::time::UnixMillis;
@@ -18,6 +18,10 @@ pub struct State {
     pub auth: Auth,
     /// Where the node keeps its data; `None` where that is no directory.
     pub data_dir: Option<PathBuf>,
+    /// Where backups go, if they are to go anywhere.
+    pub backup_dir: Option<PathBuf>,
+    /// How much of the journal is kept in any case.
+    pub journal_keep_days: u64,
     /// Consumptions a minute and tenant over gRPC.
     pub grpc_limit: RateLimiter,
     /// Knows what facts must look like.
@@ -35,8 +39,16 @@ impl State {
             fact_types: FactTypes::default(),
             started_at: node.clock().now(),
             data_dir,
+            backup_dir: None,
+            journal_keep_days: 0,
             node,
         }
+    }
+
+    /// With a directory for backups, and so many days of the journal that are not trimmed.
+    #[must_use]
+    pub fn with_backup(self, directory: Option<&Path>, journal_keep_days: u64) -> State {
+        State { backup_dir: directory.map(Path::to_owned), journal_keep_days, ..self }
     }
 
     /// With a limit of consumptions a minute and tenant over gRPC; 0, as without it, lets everything pass.

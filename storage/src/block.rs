@@ -433,7 +433,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// How long the block that begins `bytes` says it is.
-fn encoded_len(bytes: &[u8]) -> Result<usize, BlockError> {
+pub(crate) fn encoded_len(bytes: &[u8]) -> Result<usize, BlockError> {
     if bytes.len() < HEADER_BYTES {
         return Err(BlockError::Length { expected: HEADER_BYTES, found: bytes.len() });
     }

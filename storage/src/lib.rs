@@ -12,6 +12,7 @@ pub mod member_keys;
 pub mod rows;
 
 pub mod attempts;
+pub mod backup;
 pub mod data_dir;
 pub mod memory;
 pub mod sled_journal;

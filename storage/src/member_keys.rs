@@ -25,7 +25,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -135,6 +135,13 @@ pub trait Slots: Send + Sync {
     ///
     /// What the system says; the slot may hold what it did.
     fn zero(&self, slot: u64) -> Result<(), KeysError>;
+
+    /// All of it as it is now, to be read while it changes.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn copy(&self) -> Result<Box<dyn Read + Send>, KeysError>;
 }
 
 /// The keys of all members.
@@ -252,6 +259,15 @@ impl MemberKeys {
         Ok(self.slots.read(slot.0)? == [0; SLOT_BYTES])
     }
 
+    /// The file as it is now, for a backup: nobody may destroy a key meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn copy(&self) -> Result<Box<dyn Read + Send>, KeysError> {
+        self.slots.copy()
+    }
+
     /// What the engine makes its digests of identifiers with.
     pub fn digest_key(&self) -> &[u8] {
         &self.digest_key
@@ -358,6 +374,25 @@ impl Slots for SlotFile {
             file.write_all_at(&[0; SLOT_BYTES], slot * SLOT_BYTES as u64)?;
             file.sync_data()
         })
+    }
+
+    fn copy(&self) -> Result<Box<dyn Read + Send>, KeysError> {
+        let path = self.path.with_extension("copy");
+        let copied = || -> io::Result<File> {
+            let mut from = File::open(&self.path)?;
+            let mut copy =
+                OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            // Without a name, no crash can leave it behind: keys in it may be destroyed later.
+            fs::remove_file(&path)?;
+            io::copy(&mut from, &mut copy)?;
+            copy.rewind()?;
+            Ok(copy)
+        };
+        match copied() {
+            Ok(copy) => Ok(Box::new(copy)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(io::empty())),
+            Err(error) => Err(self.io()(error)),
+        }
     }
 }
 

@@ -20,6 +20,8 @@
 //! - No background flushing: the sequencer decides when to sync.
 //! - No cache of blocks beyond sled's: readers of the tail are served from that.
 
+mod import;
+
 use std::{
     fmt,
     fs::File,
@@ -39,6 +41,8 @@ use crate::{
     sled_door::{self, DoorError},
     sync,
 };
+
+pub(crate) use import::Import;
 
 /// Memory sled may use for pages of the journal: the tail that dispatchers read; what is older is read
 /// once, in order.
@@ -137,7 +141,7 @@ impl Journal for SledJournal {
         if blocks.is_empty() {
             return Ok(());
         }
-        self.write(&mut tail, expected_next, |db| blocks.iter().try_for_each(|b| insert(db, b)))?;
+        self.write(&mut tail, expected_next, |db| blocks.iter().try_for_each(|b| insert(db, b.first_sequence, &b.bytes)))?;
         tail.head_hash = hash;
         self.head.store(head, Ordering::Release);
         Ok(())
@@ -300,12 +304,12 @@ fn cut_after(path: &Path, db: &sled::Db, head: u64) -> Result<(), JournalError> 
     removed.map(drop).map_err(|error| journal_error(path, head + 1, error))
 }
 
-fn insert(db: &sled::Db, block: &EncodedBlock) -> sled::Result<()> {
-    let mut chunks = block.bytes.chunks(CHUNK_BYTES_MAX);
+fn insert(db: &sled::Db, first_sequence: u64, block: &[u8]) -> sled::Result<()> {
+    let mut chunks = block.chunks(CHUNK_BYTES_MAX);
     let head = chunks.next().expect("a block has a header");
-    db.insert(block_key(block.first_sequence), head)?;
+    db.insert(block_key(first_sequence), head)?;
     for (n, chunk) in (1..).zip(chunks) {
-        db.insert(chunk_key(block.first_sequence, n), chunk)?;
+        db.insert(chunk_key(first_sequence, n), chunk)?;
     }
     Ok(())
 }

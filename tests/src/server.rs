@@ -274,7 +274,12 @@ impl Server {
     ///
     /// If it cannot be run at all.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command_through(&[]).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
+        self.command().args(arguments).output().expect("the binary runs")
+    }
+
+    /// Another command of the binary, with the server's settings and nothing on its standard input.
+    pub fn command(&self) -> Command {
+        self.command_through(&[])
     }
 
     /// `punchline verify` on the data directory of the stopped server: whether it is satisfied, and what

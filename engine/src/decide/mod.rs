@@ -316,6 +316,25 @@ pub fn decide(set: &WorkingSet<'_>, command: &Command) -> Result<Decision, Rejec
     Ok(Decision::Events(events))
 }
 
+/// What a command comes to whose key was used up by the record at `first`, which was trimmed: used up it stays,
+/// and whether the content was the same nobody can tell any more.
+///
+/// # Errors
+///
+/// [`Rejection::UsedUp`], but for what the clock does once for each period.
+pub fn used_up(command: &Command, first: Sequence) -> Result<Decision, Rejection> {
+    let reason = match &command.action {
+        Action::RecordConsumption(_) => "CONSUMPTION_EXISTS",
+        Action::PublishFact(_) => "FACT_EXISTS",
+        Action::RunJob { .. } | Action::AwardLeaderboard { .. } | Action::CompleteJob { .. } => {
+            return Ok(Decision::Already(first));
+        }
+        _ if matches!(command.key(), Some(CommandKey::Job { .. })) => "ID_REUSED",
+        _ => "REQUEST_ID_REUSED",
+    };
+    Err(Rejection::UsedUp { reason, first })
+}
+
 fn one(event: Event) -> Decision {
     Decision::Events(vec![event])
 }

@@ -37,8 +37,9 @@ api_messages! {
     Account Advertiser Attempt Balance Campaign Consumer Coupon CouponBook Credential Delivery DeliveryJob Dialect
     DropDeadLettersResponse Entry Event EventType FactType Hold Job Member Obligation PunchcardState Receipt Redemption Reward
     Segment Settings SimulateConsumptionResponse SimulatedRule SimulationResult Standing Subscription
-    AddCouponsResponse CreateCouponBookResponse CreateSubscriptionResponse ExplainEntryResponse GetStatusResponse
-    IssueCredentialResponse RotateSecretResponse SendGiftCardResponse TestSubscriptionResponse
+    AddCouponsResponse CreateBackupResponse CreateCouponBookResponse CreateSubscriptionResponse ExplainEntryResponse
+    GetStatusResponse IssueCredentialResponse RotateSecretResponse SendGiftCardResponse TestSubscriptionResponse
+    TrimJournalResponse
 }
 
 /// A message as JSON.

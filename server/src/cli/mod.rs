@@ -8,6 +8,7 @@
 //! goes on (a stream, a listener) writes lines itself.
 
 mod admin;
+mod backup;
 mod balances;
 mod campaigns;
 mod client;
@@ -188,13 +189,17 @@ enum Command {
         #[command(subcommand)]
         command: webhooks::WebhooksCommand,
     },
-    /// The journal on disk, without a server
+    /// The journal
     Log {
         #[command(subcommand)]
         command: LogCommand,
     },
     /// Read the whole journal on disk, fold it afresh and compare with every view, without a server
     Verify(VerifyArgs),
+    /// Copy journal and keys to a directory, adding what is new, or to standard output; while a server runs, or not
+    Backup(backup::BackupArgs),
+    /// Put a backup into an empty data directory and verify it, or only check it; without a server
+    Restore(backup::RestoreArgs),
     /// Write a completion script for a shell
     Completion {
         /// Which shell
@@ -245,8 +250,14 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Subcommand)]
 enum LogCommand {
-    /// Write the journal's records, as they are
+    /// Write the journal's records, as they are; on disk, without a server
     Cat(LogCatArgs),
+    /// Remove the beginning that the server's backup has and nothing needs any more
+    Trim {
+        /// Only say what would go, and what needs the rest
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// `log cat`.
@@ -299,8 +310,16 @@ pub fn run(cli: Cli) -> ExitCode {
             return with_config(&cli, &args.config, false, |c| crate::offline::log_cat(&c, args, format));
         }
         Command::Config { ref command } => config(&cli, command),
+        Command::Backup(ref args) => {
+            load(&cli, &args.config, false).and_then(|config| backup::backup(&config, args, &cli.client))
+        }
+        Command::Restore(ref args) => {
+            load(&cli, &args.config, false).and_then(|config| backup::restore(&config, args))
+        }
         Command::Completion { shell } => completion(shell),
         Command::Dialects { command: dialects::DialectsCommand::Check(ref args) } => dialects::check(args, format),
+        // The journal is read twice for it: that may take a while.
+        command @ Command::Log { .. } => remote(command, &backup::patient(&cli.client), format),
         command => remote(command, &cli.client, format),
     };
     finish(outcome.and_then(|answer| format.print(answer)))
@@ -385,6 +404,7 @@ fn remote(command: Command, options: &ClientOptions, format: Format) -> Result<A
             Command::Replay(args) => jobs::replay(args, &client).await,
             Command::Jobs { command } => jobs::jobs(command, &client).await,
             Command::Consumers { command } => consumers::run(command, &client).await,
+            Command::Log { command: LogCommand::Trim { dry_run } } => backup::trim(dry_run, &client).await,
             Command::Events { command } => events::run(command, &client, format).await,
             local => unreachable!("{local:?} needs no server"),
         }
@@ -493,7 +513,12 @@ mod tests {
             "events read --from 5 --limit 10",
             "webhooks listen --port 0 --fail-every 3",
             "log cat --from 5",
+            "log trim --dry-run",
             "verify",
+            "backup",
+            "backup --to - --data-dir x",
+            "restore --from x --data-dir y --master-key-file z",
+            "restore --from - --validate-only",
             "completion bash",
         ];
         for line in right {
@@ -508,6 +533,7 @@ mod tests {
             assert!(parsed.is_ok(), "{line}");
         }
         let wrong = [
+            "restore --data-dir x",
             "members get",
             "members get 0198 --phone 1",
             "members balances 0198 --at-sequence 5 --at-time 2025-01-01",

@@ -69,6 +69,11 @@ pub(super) fn progress_is_seen() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Standard output, for what is no text.
+pub(crate) fn stdout() -> io::StdoutLock<'static> {
+    io::stdout().lock()
+}
+
 /// Writes one line to standard output, at once.
 ///
 /// # Errors

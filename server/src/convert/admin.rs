@@ -1,9 +1,12 @@
 //! Advertisers, credentials, jobs.
 
+use std::path::Path;
+
 use punchline_engine::id::AdvertiserId;
 use punchline_engine::loyalty::tenant::{Advertiser, Credential, Scope};
 use punchline_proto::v1;
 use punchline_runtime::jobs::JobStatus;
+use punchline_storage::backup::Manifest;
 
 use super::timestamp;
 use crate::refuse::Refused;
@@ -43,6 +46,18 @@ pub fn job(status: &JobStatus) -> v1::Job {
         last_concerned: status.last.map(|last| last.concerned).unwrap_or_default(),
         next_run_at: Some(timestamp(status.next.at)),
         running: status.running.is_some(),
+    }
+}
+
+/// The backup in a directory, for the wire.
+pub fn backup(directory: &Path, manifest: &Manifest) -> v1::Backup {
+    v1::Backup {
+        made_at: Some(timestamp(manifest.made_at())),
+        first_sequence: manifest.first,
+        last_sequence: manifest.last,
+        size_bytes: manifest.size_bytes(),
+        runs: manifest.run,
+        directory: directory.display().to_string(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `AdminService`: operators only.
 
+use std::io::{self, BufWriter, Write};
 use std::ops::Bound;
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,14 +12,21 @@ use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
 use punchline_engine::loyalty::job::Job;
 use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope};
 use punchline_engine::rejection::Rejection;
+use punchline_engine::time::UnixMillis;
 use punchline_proto::v1;
 use punchline_proto::v1::admin_service_server::AdminService;
+use punchline_runtime::backup::Target;
 use punchline_runtime::ids;
-use tonic::{Request, Response};
+use punchline_runtime::trim::Held;
+use punchline_storage::backup::{BackupError, Summary, manifest_in};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status};
 
+use super::event::first_at;
 use super::{Answer, Api};
 use crate::auth;
-use crate::convert::admin::{advertiser, credential, job, scopes};
+use crate::convert::admin::{advertiser, backup, credential, job, scopes};
 use crate::convert::page::{self, List};
 use crate::convert::{id, optional_id, timestamp};
 use crate::refuse::Refused;
@@ -30,6 +39,14 @@ const SECRET_LEN_MIN: usize = 8;
 const SECRET_LEN_MAX: usize = 256;
 /// Random bytes of an `apiKey`.
 const KEY_BYTES: usize = 12;
+/// Bytes of a backup in one message.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// What holds up trimming, told at once.
+const HOLDS_TOLD_MAX: usize = 20;
+/// A day, in milliseconds.
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Such messages that wait for a slow reader; then the backup waits.
+const CHUNKS_WAITING_MAX: usize = 16;
 
 impl Api {
     /// The tenant that an operator names, for what concerns one.
@@ -183,6 +200,7 @@ impl AdminService for Api {
             deliveries_pending,
             dead_letters,
             recovery: self.recovery(),
+            backup: self.last_backup().await,
         }))
     }
 
@@ -198,6 +216,58 @@ impl AdminService for Api {
             blocks: verified.blocks,
             rows: verified.rows,
             difference: verified.difference.unwrap_or_default(),
+        }))
+    }
+
+    async fn create_backup(
+        &self,
+        request: Request<v1::CreateBackupRequest>,
+    ) -> Answer<v1::CreateBackupResponse> {
+        self.operator(request)?;
+        let directory = self.backup_dir()?;
+        let node = self.state.node.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let summary = node.back_up(Target::Directory(&directory))?;
+            Ok((backup(&directory, &summary.manifest), summary))
+        });
+        let made: Result<_, BackupError> = made.await.map_err(|error| Refused::internal("back up", &error))?;
+        let (backup, summary) = made.map_err(Refused::from)?;
+        let Summary { events_added, bytes_written, .. } = summary;
+        Ok(Response::new(v1::CreateBackupResponse { backup: Some(backup), events_added, bytes_written }))
+    }
+
+    type StreamBackupStream = ReceiverStream<Result<v1::StreamBackupResponse, Status>>;
+
+    async fn stream_backup(&self, request: Request<v1::StreamBackupRequest>) -> Answer<Self::StreamBackupStream> {
+        self.operator(request)?;
+        let (chunks, sent) = mpsc::channel(CHUNKS_WAITING_MAX);
+        let node = self.state.node.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut out = BufWriter::with_capacity(CHUNK_BYTES, Chunks(chunks.clone()));
+            if let Err(error) = node.back_up(Target::Stream(&mut out)) {
+                // Where the caller has gone, nobody wants to know.
+                drop(chunks.blocking_send(Err(Refused::from(error).into())));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(sent)))
+    }
+
+    async fn trim_journal(&self, request: Request<v1::TrimJournalRequest>) -> Answer<v1::TrimJournalResponse> {
+        let (_, request) = self.operator(request)?;
+        let (directory, node) = (self.backup_dir()?, &self.state.node);
+        let keep_ms = self.state.journal_keep_days as i64 * DAY_MS;
+        let keep_from = UnixMillis(node.clock().now().0 - keep_ms);
+        let keep_from = self.journal(move |feed| first_at(feed, keep_from)).await?;
+        let trimmed = node.trim(&directory, keep_from, request.validate_only).await.map_err(Refused::from)?;
+        let hold = |held: &Held| v1::JournalHold {
+            what: held.what.into(),
+            name: held.name.clone(),
+            from_sequence: held.from.0,
+        };
+        Ok(Response::new(v1::TrimJournalResponse {
+            first_sequence: trimmed.first.0,
+            kept_from_sequence: trimmed.kept_from.0,
+            held_by: trimmed.held.iter().take(HOLDS_TOLD_MAX).map(hold).collect(),
         }))
     }
 
@@ -219,7 +289,37 @@ impl AdminService for Api {
     }
 }
 
+/// Sends what is written to it as chunks.
+struct Chunks(mpsc::Sender<Result<v1::StreamBackupResponse, Status>>);
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for chunk in bytes.chunks(CHUNK_BYTES) {
+            let sent = self.0.blocking_send(Ok(v1::StreamBackupResponse { chunk: chunk.to_vec() }));
+            sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Api {
+    fn backup_dir(&self) -> Result<PathBuf, Refused> {
+        let message = "the server has no backup.directory: set one, or take the backup as a stream";
+        let refused = || Refused::new(Code::FailedPrecondition, 409, "BACKUP_NOT_CONFIGURED", message);
+        self.state.backup_dir.clone().ok_or_else(refused)
+    }
+
+    /// The backup that there is, if it can be read.
+    async fn last_backup(&self) -> Option<v1::Backup> {
+        let directory = self.state.backup_dir.clone()?;
+        let read = move || manifest_in(&directory).ok().flatten().map(|manifest| backup(&directory, &manifest));
+        tokio::task::spawn_blocking(read).await.ok().flatten()
+    }
+
     /// What opening the data directory found, for people.
     fn recovery(&self) -> String {
         let found = self.state.node.recovery();

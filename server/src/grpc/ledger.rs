@@ -12,7 +12,7 @@ use punchline_engine::rejection::Rejection;
 use punchline_proto::v1;
 use punchline_proto::v1::ledger_service_server::LedgerService;
 use punchline_runtime::feed::{Feed, ReadError, Stored};
-use tonic::{Request, Response};
+use tonic::{Code, Request, Response};
 
 use super::event::first_at;
 use super::{Answer, Api, explain};
@@ -213,15 +213,22 @@ impl Api {
         let member_id = member.id;
         let mut wanted: Vec<(Currency, Option<i64>)> = accounts_of(member).map(|(c, _)| (c, None)).collect();
         let mut before = Some(at.next());
+        let first = self.state.node.feed().first();
+        let mut is_trimmed = false;
         while let Some(end) = before.filter(|_| wanted.iter().any(|(_, found)| found.is_none())) {
             let positions = self.read(move |views| views.entries(tenant, member_id, Some(end), ENTRIES_READ)).await?;
             before = positions.last().copied().filter(|_| positions.len() == ENTRIES_READ);
+            is_trimmed |= positions.last().is_some_and(|oldest| *oldest < first);
             for entry in self.journal(move |feed| entries_at(feed, &positions)).await? {
                 let of_currency = wanted.iter_mut().find(|(currency, _)| *currency == entry.currency);
                 if let Some((_, found)) = of_currency {
                     found.get_or_insert(entry.balance);
                 }
             }
+        }
+        if is_trimmed && wanted.iter().any(|(_, found)| found.is_none()) {
+            let message = format!("balances as of {at} are not known any more: the journal begins at sequence {first}");
+            return Err(Refused::new(Code::FailedPrecondition, 409, "TRIMMED", message));
         }
         Ok(wanted.iter().map(|(currency, found)| balance(currency, found.unwrap_or(0))).collect())
     }

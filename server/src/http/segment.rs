@@ -339,7 +339,10 @@ fn is_about_whom(why: &Rejection) -> bool {
 
 fn outcome(place: &Place, answer: Answer) -> Result<(), Refused> {
     let refusal = match answer {
-        Ok(_) | Err(Refusal::Rejected(Rejection::ConsumptionExists { .. } | Rejection::FactExists { .. })) => {
+        Ok(_)
+        | Err(Refusal::Rejected(
+            Rejection::ConsumptionExists { .. } | Rejection::FactExists { .. } | Rejection::UsedUp { .. },
+        )) => {
             return Ok(());
         }
         // Each time it is sent it gets another date, which says nothing.

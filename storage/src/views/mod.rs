@@ -21,6 +21,7 @@
 //! - Threads and locks: one owner, the sequencer; the frozen overlay is shared, but never changed.
 //! - Positions of entries beyond the newest are in chunk rows; the entries themselves in the journal.
 
+mod base;
 mod items;
 mod keys;
 mod overlay;
@@ -46,6 +47,7 @@ use crate::layout::Table;
 use crate::member_keys::{KeysError, MemberKeys};
 use crate::rows::{Rows, RowsError};
 
+pub use base::{BaseError, load_base, write_base};
 pub use items::{DueHold, ItemList};
 pub use overlay::{Overlay, write_behind};
 pub use verify::{Difference, compare};

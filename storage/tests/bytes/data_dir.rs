@@ -105,3 +105,25 @@ fn damaged_views_are_set_aside() {
         check_all(&journal);
     }
 }
+
+#[test]
+fn what_a_later_version_wrote_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = open(&dir).path().to_owned();
+    let format = path.join("FORMAT");
+    assert_eq!(fs::read_to_string(&format).unwrap(), "punchline data directory, format 1\n");
+    fs::remove_file(&format).unwrap();
+    drop(open(&dir));
+    assert!(format.exists(), "a directory that says nothing is of the first version");
+    fs::write(&format, "punchline data directory, format 2\n").unwrap();
+    let refused = || loop {
+        match DataDir::open(&path, DataDirOptions::default()) {
+            Err(DataDirError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            opened => return opened.unwrap_err().to_string(),
+        }
+    };
+    let told = refused();
+    assert!(told.contains("has format \"2\", this program knows 1: run the version that wrote it"), "{told}");
+    fs::write(&format, "rot").unwrap();
+    assert!(refused().contains("\"rot\""));
+}

@@ -1,6 +1,7 @@
 //! The byte layer from outside: blocks, journals, views, the data directory.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
+mod backup;
 mod blocks;
 mod data_dir;
 mod full;
