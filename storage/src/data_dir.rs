@@ -155,12 +155,14 @@ impl DataDir {
     pub fn begin_restore(path: &Path) -> Result<Self, DataDirError> {
         let opened = Self::lock(path, DataDirOptions::default())?;
         let path = &opened.path;
+        if path.join(RESTORING).exists() {
+            return Err(DataDirError::Unfinished { path: path.clone() });
+        }
         let at = |source| DataDirError::Io { path: path.clone(), source };
         for entry in fs::read_dir(path).map_err(at)? {
             let found = entry.map_err(at)?.file_name().to_string_lossy().into_owned();
             match found.as_str() {
                 "LOCK" | "master.key" => {}
-                RESTORING => return Err(DataDirError::Unfinished { path: path.clone() }),
                 _ => return Err(DataDirError::NotEmpty { path: path.clone(), found }),
             }
         }

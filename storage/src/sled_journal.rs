@@ -141,7 +141,9 @@ impl Journal for SledJournal {
         if blocks.is_empty() {
             return Ok(());
         }
-        self.write(&mut tail, expected_next, |db| blocks.iter().try_for_each(|b| insert(db, b.first_sequence, &b.bytes)))?;
+        self.write(&mut tail, expected_next, |db| {
+            blocks.iter().try_for_each(|b| insert(db, b.first_sequence, &b.bytes))
+        })?;
         tail.head_hash = hash;
         self.head.store(head, Ordering::Release);
         Ok(())

@@ -14,7 +14,7 @@ use punchline_storage::codec;
 use punchline_storage::layout::Table;
 use punchline_storage::memory::{Faults, MemoryDisk};
 use punchline_storage::rows::Rows;
-use punchline_storage::views::{Views, compare, write_behind};
+use punchline_storage::views::{Views, compare, load_base, write_base, write_behind};
 use uuid::Uuid;
 
 const TENANT: Tenant = Tenant { advertiser: AdvertiserId(1_000_000_001), environment: Environment::Production };
@@ -103,6 +103,58 @@ fn check(first: usize, story: &str) {
     write_behind(&*rows, &keys, &views.freeze().expect("something to write"), || {}).unwrap();
     let differs = compare(&*rows, &expected.rows()).unwrap().err();
     assert_eq!(differs.map(|d| d.to_string()), None, "folded afresh");
+    check_bases(&records);
+}
+
+/// A base that was made at any time, under the keys that are left at the end: what is folded onto it must be what
+/// was folded from the beginning.
+fn check_bases(records: &[Vec<u8>]) {
+    let dir = tempfile::tempdir().unwrap();
+    for made_at in 1..=records.len() {
+        let disk = MemoryDisk::new();
+        fold(&disk, records, made_at);
+        let upto = write_base(&disk.rows(), dir.path()).unwrap();
+        fold(&disk, records, records.len());
+        let (rows, keys): (Arc<dyn Rows>, _) = (Arc::new(MemoryDisk::new().rows()), Arc::new(disk.member_keys()));
+        let path = dir.path().join(format!("{upto:020}"));
+        assert_eq!(load_base(&path, &*rows, &keys).unwrap(), upto);
+        let mut views = Views::open(rows.clone(), keys.clone(), 100).unwrap();
+        assert_eq!(views.applied(), Sequence(made_at as u64));
+        for (i, record) in records.iter().enumerate().skip(made_at) {
+            views.apply(Sequence(i as u64 + 1), &codec::decode_record(record, &keys).unwrap()).unwrap();
+        }
+        if let Some(overlay) = views.freeze() {
+            write_behind(&*rows, &keys, &overlay, || {}).unwrap();
+        }
+        let differs = compare(&*rows, &disk.rows()).unwrap().err();
+        assert_eq!(differs.map(|d| d.to_string()), None, "base made at {made_at}");
+    }
+}
+
+#[test]
+fn a_base_with_a_byte_that_is_another_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = MemoryDisk::new();
+    fold(&disk, &records("1 x,y\n2 z\n1 !\n2 z,x"), 4);
+    let path = dir.path().join(format!("{:020}", write_base(&disk.rows(), dir.path()).unwrap().0));
+    let sound = std::fs::read(&path).unwrap();
+    let load = || {
+        let rows = MemoryDisk::new().rows();
+        let loaded = load_base(&path, &rows, &disk.member_keys()).map_err(|error| error.to_string());
+        (loaded, Table::ALL.iter().map(|table| rows.scan(*table, &[], 100).unwrap().len()).sum::<usize>())
+    };
+    assert_eq!(load().0, Ok(Sequence(4)));
+    let spoilt = (0..sound.len()).map(|at| {
+        let mut spoilt = sound.clone();
+        spoilt[at] ^= 4;
+        spoilt
+    });
+    for spoilt in spoilt.chain([sound[..sound.len() - 1].to_vec(), [&sound[..], b"x"].concat()]) {
+        std::fs::write(&path, spoilt).unwrap();
+        let (loaded, rows) = load();
+        assert!(loaded.as_ref().is_err_and(|told| told.contains("damaged at byte")), "{loaded:?}");
+        assert_eq!(rows, 0, "nothing was written");
+    }
 }
 
 #[test]

@@ -100,7 +100,12 @@ fn restore(server: &Server, from: &Path, to: &Path) -> Output {
 }
 
 fn checked(server: &Server, from: &Path) -> Output {
-    server.command().args(["restore", "--validate-only", "--output", "json", "--from"]).arg(from).output().expect("runs")
+    server
+        .command()
+        .args(["restore", "--validate-only", "--output", "json", "--from"])
+        .arg(from)
+        .output()
+        .expect("runs")
 }
 
 /// A server on what was restored.

@@ -79,7 +79,8 @@ pub(super) fn backup(config: &Config, args: &BackupArgs, client: &ClientOptions)
 }
 
 fn offline(config: &Config, data_dir: &DataDir, to: Option<&Path>) -> Result<Answer, Failure> {
-    let to = to.ok_or_else(|| Failure::Usage("where to? Name a directory with --to, or set backup.directory".into()))?;
+    let to =
+        to.ok_or_else(|| Failure::Usage("where to? Name a directory with --to, or set backup.directory".into()))?;
     let master_key = master_key::load(data_dir, config.security.master_key_bytes()).map_err(failed)?;
     let bar = Progress::of_job();
     let mut progress = |at: u64, upto: u64| bar.at_part(at as f64 / upto as f64, format!("{at} of {upto}"));

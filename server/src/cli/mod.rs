@@ -313,9 +313,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Backup(ref args) => {
             load(&cli, &args.config, false).and_then(|config| backup::backup(&config, args, &cli.client))
         }
-        Command::Restore(ref args) => {
-            load(&cli, &args.config, false).and_then(|config| backup::restore(&config, args))
-        }
+        Command::Restore(ref args) => load(&cli, &args.config, false).and_then(|config| backup::restore(&config, args)),
         Command::Completion { shell } => completion(shell),
         Command::Dialects { command: dialects::DialectsCommand::Check(ref args) } => dialects::check(args, format),
         // The journal is read twice for it: that may take a while.

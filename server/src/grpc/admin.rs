@@ -219,10 +219,7 @@ impl AdminService for Api {
         }))
     }
 
-    async fn create_backup(
-        &self,
-        request: Request<v1::CreateBackupRequest>,
-    ) -> Answer<v1::CreateBackupResponse> {
+    async fn create_backup(&self, request: Request<v1::CreateBackupRequest>) -> Answer<v1::CreateBackupResponse> {
         self.operator(request)?;
         let directory = self.backup_dir()?;
         let node = self.state.node.clone();

@@ -95,7 +95,8 @@ impl Manifest {
             return Err(damaged(0, "its checksum is another".into()));
         }
         let json = &rest[..end - first_line.len() - 1];
-        let manifest: Manifest = serde_json::from_str(json).map_err(|e| damaged(first_line.len() + 1, e.to_string()))?;
+        let manifest: Manifest =
+            serde_json::from_str(json).map_err(|e| damaged(first_line.len() + 1, e.to_string()))?;
         match manifest.parts.iter().find(|part| Name::parse(&part.name).is_none()) {
             Some(part) => Err(damaged(0, format!("{:?} is no part of a backup", part.name))),
             None => Ok(manifest),

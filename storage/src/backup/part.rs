@@ -78,8 +78,7 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        let names =
-            [Name::Base { upto: 7, n: 1 }, Name::Blocks { first: u64::MAX }, Name::Keys { run: 1, n: 99_999 }];
+        let names = [Name::Base { upto: 7, n: 1 }, Name::Blocks { first: u64::MAX }, Name::Keys { run: 1, n: 99_999 }];
         for name in names {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }

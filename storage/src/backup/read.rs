@@ -47,11 +47,7 @@ pub fn check(source: Source<'_>, progress: &mut dyn FnMut(u64)) -> Result<Unpack
 /// # Errors
 ///
 /// [`BackupError`], with the file and where in it; the data directory is to be thrown away then.
-pub fn unpack(
-    source: Source<'_>,
-    data_dir: &DataDir,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Unpacked, BackupError> {
+pub fn unpack(source: Source<'_>, data_dir: &DataDir, progress: &mut dyn FnMut(u64)) -> Result<Unpacked, BackupError> {
     let mut into = IntoDataDir {
         journal: Import::begin(&data_dir.journal_path())?,
         keys: data_dir.keys_path(),
@@ -179,7 +175,8 @@ impl Reading<'_> {
             // Before its digest, since a block says where the damage is.
             for (offset, block) in part::blocks(bytes.clone()) {
                 let block = block.map_err(|error| BackupError::damaged(place.clone(), offset, error))?;
-                self.follows(&block, first, offset).map_err(|what| BackupError::damaged(place.clone(), offset, what))?;
+                self.follows(&block, first, offset)
+                    .map_err(|what| BackupError::damaged(place.clone(), offset, what))?;
                 self.sink.block(&block)?;
             }
         }

@@ -67,8 +67,7 @@ pub fn to_stream(
     let failed = |source| BackupError::Io { place: Place::Stream, source };
     let manifest = begun(&contents)?;
     let mut into = |name: Name, bytes: &[u8]| tar::write(out, &name.to_string(), bytes, modified_s).map_err(failed);
-    let summary =
-        Writer { manifest, events_added: 0, bytes_written: 0, put: &mut into }.write(contents, progress)?;
+    let summary = Writer { manifest, events_added: 0, bytes_written: 0, put: &mut into }.write(contents, progress)?;
     tar::write(out, manifest::NAME, summary.manifest.encode().as_bytes(), modified_s).map_err(failed)?;
     tar::finish(out).map_err(failed)?;
     Ok(summary)

@@ -275,7 +275,8 @@ impl<'a> Frames<'a> {
         let mut count = 0_u64;
         loop {
             let frame = self.next()?;
-            let (name, mut rest) = take(&frame, 1).and_then(|(len, rest)| take(rest, usize::from(len[0])))
+            let (name, mut rest) = take(&frame, 1)
+                .and_then(|(len, rest)| take(rest, usize::from(len[0])))
                 .ok_or_else(|| self.damaged("a frame has no table"))?;
             if name.is_empty() {
                 let whole = rest == count.to_be_bytes() && self.file.read(&mut [0]).is_ok_and(|more| more == 0);
