@@ -7,13 +7,15 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use punchline_engine::command::Action;
+use punchline_engine::command::{Action, Command};
+use punchline_engine::decide::{Decision, used_up};
 use punchline_engine::dispatch::Subscription;
 use punchline_engine::expression::{Expression, RULE_NAMES};
 use punchline_engine::id::{AdvertiserId, Environment, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::account::HOLDS_MAX;
 use punchline_engine::loyalty::campaign::{Campaign, EarningRule};
 use punchline_engine::loyalty::fact::RawFact;
+use punchline_engine::loyalty::job::{Job, Run};
 use punchline_engine::loyalty::ledger::Currency;
 use punchline_engine::loyalty::programme::Segment;
 use punchline_engine::loyalty::reward::{Cost, Reward};
@@ -42,6 +44,7 @@ variants! {
     ConsumptionExistsWithDifferentContent { .. },
     FactExists { .. },
     FactExistsWithDifferentContent { .. },
+    UsedUp { .. },
     AccountNotFound {},
     IdentifiersConflict { .. },
     UserBlocked {},
@@ -363,6 +366,22 @@ fn every_rejection_has_a_reason_and_says_what_is_wrong() {
     large.accept(Action::UpdateCampaign { campaign: Campaign { rules, ..campaign() }, etag: None });
     let lines = consumption(&format!("c9 1 2026-09-01T10:00:00Z {}", "coffee ".repeat(200)));
     check(&large, None, lines, "REQUEST_TOO_LARGE", &["1048576", "split the request"]);
+
+    let trimmed = |action| used_up(&Command { tenant: TENANT, request_id: Some("r".into()), action }, Sequence(7));
+    for (action, reason) in [
+        (consumption("c1 1 2026-09-01T10:00:00Z tea"), "CONSUMPTION_EXISTS"),
+        (fact("f1", 1, "{}"), "FACT_EXISTS"),
+        (place(1, "h", 10), "ID_REUSED"),
+        (adjust(1, points(), 5), "REQUEST_ID_REUSED"),
+    ] {
+        let refused = trimmed(action).expect_err("it is used up");
+        assert_eq!(refused.reason(), reason);
+        assert!(refused.to_string().contains("by the event at 7, which is not kept"), "{refused}");
+        seen.insert(variant(&refused));
+    }
+    let run = Run { period: 1, at: NOW };
+    let completed = Action::CompleteJob { job: Job::Birthdays, run, concerned: 1 };
+    assert_eq!(trimmed(completed), Ok(Decision::Already(Sequence(7))), "the clock has nothing to be told");
 
     let left_out: Vec<_> = ALL.iter().filter(|name| !seen.contains(*name)).collect();
     assert!(left_out.is_empty(), "no case for {left_out:?}");

@@ -88,6 +88,13 @@ pub enum TrimError {
     Failed(String),
 }
 
+/// Does what waits for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TrimError> + Send + 'static,
+) -> Result<T, TrimError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(TrimError::Failed(error.to_string())))
+}
+
 impl Node {
     /// Removes what the backup in the directory `backup` holds and nothing needs any more, from `keep_from` on
     /// nothing; with `dry_run` only says what that is.
@@ -101,28 +108,24 @@ impl Node {
         keep_from: Sequence,
         dry_run: bool,
     ) -> Result<Trimmed, TrimError> {
-        let directory = Directory::read(backup)?;
+        let path = backup.to_owned();
+        let directory = blocking(move || Ok(Directory::read(&path)?)).await?;
         let last = directory.manifest().map_or(0, |manifest| manifest.last);
         let mut held = self.held().await?;
         held.push(Held { what: "backup", name: backup.display().to_string(), from: Sequence(last + 1) });
         held.push(Held { what: "retention", name: "journal_keep_days".into(), from: keep_from });
         held.sort_by_key(|held| held.from);
         let first = Sequence(self.journal.first());
-        let upto = held[0].from.0.saturating_sub(1).min(self.journal.head());
         // Whole blocks go, and the last one never.
-        let block = self.journal.read(upto.max(first.0))?;
-        let kept_from = match block {
-            Some(block) if block.last_sequence() == upto && upto < self.journal.head() => upto + 1,
-            Some(block) => block.first_sequence().max(first.0),
-            None => first.0,
-        };
+        let (journal, wanted) = (self.journal.clone(), held[0].from.0.clamp(first.0, self.journal.head().max(first.0)));
+        let block = blocking(move || Ok(journal.read(wanted)?)).await?;
+        let kept_from = block.map_or(first.0, |block| block.first_sequence());
         let trimmed = Trimmed { first, kept_from: Sequence(kept_from), held };
         if dry_run || kept_from <= first.0 {
             return Ok(trimmed);
         }
         let node = self.clone();
-        let removed = tokio::task::spawn_blocking(move || node.remove_before(&directory, kept_from)).await;
-        removed.map_err(|error| TrimError::Failed(error.to_string()))??;
+        blocking(move || node.remove_before(&directory, kept_from)).await?;
         Ok(trimmed)
     }
 

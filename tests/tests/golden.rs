@@ -78,7 +78,8 @@ async fn what_every_version_wrote_is_opened() {
         let dir = TempDir::new().expect("a directory");
         let expected = fs::read_to_string(version.join("expected.json")).expect("there");
         let expected: Value = serde_json::from_str(&expected).expect("JSON");
-        let unpacked = Command::new("tar").arg("-xzf").arg(version.join("data.tar.gz")).current_dir(dir.path()).status();
+        let unpacked =
+            Command::new("tar").arg("-xzf").arg(version.join("data.tar.gz")).current_dir(dir.path()).status();
         assert!(unpacked.expect("there is a tar").success());
         let key = dir.path().join("key");
         fs::copy(dir.path().join("data/master.key"), &key).expect("copied");

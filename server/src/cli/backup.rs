@@ -73,7 +73,11 @@ pub(super) fn backup(config: &Config, args: &BackupArgs, client: &ClientOptions)
         Ok(data_dir) => offline(config, &data_dir, to.or(config.backup.configured())),
         Err(DataDirError::InUse { .. }) => by_server(to, client),
         // It is another machine's.
-        Err(DataDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => by_server(to, client),
+        Err(DataDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let (data_dir, endpoint) = (config.storage.data_dir.display(), &client.endpoint);
+            output::note(&format!("there is no data directory {data_dir} here: asking the server at {endpoint}"));
+            by_server(to, client)
+        }
         Err(error) => Err(failed(error)),
     }
 }

@@ -201,6 +201,7 @@ impl AdminService for Api {
             dead_letters,
             recovery: self.recovery(),
             backup: self.last_backup().await,
+            first_sequence: node.feed().first().0,
         }))
     }
 

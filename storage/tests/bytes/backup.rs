@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use punchline_engine::time::UnixMillis;
 use punchline_storage::backup::{
@@ -274,4 +275,38 @@ fn directories_are_not_mistaken() {
         let error = opened.expect_err("it was cut off");
         assert!(matches!(error, DataDirError::Unfinished { .. }), "{error}");
     }
+}
+
+const DIR: &str = "PUNCHLINE_TEST_FULL_BACKUP_DIR";
+
+/// As in `full.rs`: a limit on file size, with the signal ignored, in a process of its own.
+#[test]
+fn a_full_disk_leaves_the_backup_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    // 8 or 16 KiB.
+    let script = "trap '' XFSZ; ulimit -S -f 16; exec \"$0\" --exact backup::child --ignored --nocapture";
+    let mut child = Command::new("sh");
+    let child = child.args(["-c", script]).arg(std::env::current_exe().unwrap()).env(DIR, dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    assert_eq!(checked(dir.path()).unwrap(), 45);
+}
+
+#[test]
+#[ignore = "run by the test above, under a limit"]
+fn child() {
+    let dir = PathBuf::from(std::env::var_os(DIR).unwrap());
+    let (journal, _) = MemoryDisk::new().journal(1).unwrap();
+    append(&journal, 5);
+    into(&dir, &journal, b"keys").unwrap();
+    let before = files(&dir);
+    append(&journal, 40);
+    let error = into(&dir, &journal, b"keys").expect_err("there is a limit").to_string();
+    assert!(error.contains("blocks-00000000000000000031: File too large"), "{error}");
+    assert_eq!(files(&dir), before, "nothing of it is left");
+    checked(&dir).unwrap();
+    let pid = std::process::id().to_string();
+    let raised = Command::new("prlimit").args(["--fsize=unlimited:", "--pid", &pid]).status().unwrap();
+    assert!(raised.success());
+    into(&dir, &journal, b"keys").unwrap();
 }
