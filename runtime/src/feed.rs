@@ -327,9 +327,14 @@ impl Feed {
 
     /// Reads the journal on a thread that may block.
     pub async fn reading<T: Send + 'static>(self: Arc<Self>, read: impl FnOnce(&Feed) -> T + Send + 'static) -> T {
-        let place = self.clone();
-        let _place = place.reads.acquire().await.expect("it is never closed");
-        tokio::task::spawn_blocking(move || read(&self)).await.expect("reading the journal does not panic")
+        // A task of its own holds the place: whoever asked may not be polled for as long as it waits for another
+        // read, and would keep its place from that one.
+        let reading = tokio::spawn(async move {
+            let place = self.clone();
+            let _place = place.reads.acquire().await.expect("it is never closed");
+            tokio::task::spawn_blocking(move || read(&self)).await.expect("reading the journal does not panic")
+        });
+        reading.await.expect("reading the journal does not panic")
     }
 
     /// Publishes records that are on disk.
@@ -554,6 +559,8 @@ impl Drop for Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use punchline_engine::event::{AdvertiserCreated, MemberErased, MemberUnblocked};
     use punchline_engine::id::{AdvertiserId, Environment, KeySlot};
@@ -605,6 +612,19 @@ mod tests {
         let (time, member, key_slot, key) = (UnixMillis(0), None, KeySlot::NONE, None);
         let record = Record { tenant: TENANT, time, member, key_slot, key, quiet: false, events: vec![event] };
         Arc::new(Stored::new(feed.head().next(), record, 100))
+    }
+
+    #[tokio::test]
+    async fn reads_that_nobody_looks_after_keep_no_place_from_others() {
+        let disk = MemoryDisk::new();
+        let (journal, _) = disk.journal(0).expect("opens");
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let mut begun: Vec<_> = (0..2 * READS_AT_ONCE_MAX).map(|_| Box::pin(feed.clone().reading(Feed::head))).collect();
+        for reading in &mut begun {
+            assert!(futures_util::poll!(reading).is_pending());
+        }
+        let read = tokio::time::timeout(Duration::from_secs(60), feed.reading(Feed::head));
+        assert_eq!(read.await, Ok(Sequence(0)), "it waits for those that were begun and left");
     }
 
     #[tokio::test]
