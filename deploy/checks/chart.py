@@ -187,8 +187,10 @@ def main():
     refuses({}, "a chart without a Secret")
     refuses(LEAST | {"replicas": 2}, "a value that there is not")
     check_settings(binary, "unit", unit_environment())
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["punchline"]["environment"]
-    check_settings(binary, "compose", image_environment() | compose)
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    check_settings(binary, "compose", image_environment() | services["punchline"]["environment"])
+    for source in (volume.split(":")[0] for service in services.values() for volume in service["volumes"]):
+        hold(not source.startswith(".") or (DEPLOY / source).exists(), f"compose: there is no {source}")
     if problems:
         sys.exit(f"{len(problems)} wrong")
 
