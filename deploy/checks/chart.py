@@ -75,6 +75,16 @@ def refuses(values, why):
         hold(False, f"{why} is not refused")
 
 
+def check_versions(binary):
+    """What is written down twice: the version of the server, and that of the compiler."""
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30).stdout.split()[-1]
+    app_version = yaml.safe_load(pathlib.Path(CHART, "Chart.yaml").read_text())["appVersion"]
+    hold(app_version == version, f"the chart is for {app_version}, the binary is {version}")
+    asked = re.search(r'^rust-version = "(.*)"$', (DEPLOY.parent / "Cargo.toml").read_text(), re.M)[1]
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    hold(f"FROM rust:{asked}-" in dockerfile and f"TOOLCHAIN={asked}." in dockerfile, f"the image is not built by Rust {asked}")
+
+
 def check_schemas(objects):
     for (kind, name), each in objects.items():
         if "monitoring.coreos.com" in each["apiVersion"]:
@@ -172,6 +182,7 @@ def check_settings(binary, where, environment, configuration=""):
 
 def main():
     binary = str(pathlib.Path(sys.argv[1]).resolve())
+    check_versions(binary)
     for values in (LEAST, EVERYTHING):
         lint = helm.lint(CHART, values, strict=True)
         worse = [message for message in lint["messages"] if message["severity"] > 1]

@@ -256,7 +256,7 @@ def dashboard_queries():
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
-                expression = target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
+                expression = target["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*")
                 yield f"{path.name}, {panel['title']}", expression, target.get("legendFormat", "")
 
 

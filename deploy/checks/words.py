@@ -1,15 +1,20 @@
 """Checks what no tool of Prometheus' or Grafana's knows: that alerts, runbook, tests and dashboards are complete.
 
+    words.py <punchline>
+
 - Each alert has a severity, a summary, a description and the address of its entry in docs/runbook.md; each entry
   there is an alert's; links within the runbook lead somewhere.
+- Each `punchline` command of the runbook is one, with the flags that it has.
 - Each alert has a test that sees it fire, and one that sees it silent.
 - Dashboards have ids of their own, and panels that lie beside each other and take the chosen data source and
   instance.
 """
 
+import itertools
 import json
 import pathlib
 import re
+import subprocess
 import sys
 
 import yaml
@@ -57,6 +62,25 @@ def check_alerts(alerts):
     return names
 
 
+def check_commands(binary):
+    """The runbook's commands, from code blocks and from within sentences."""
+    text = RUNBOOK.read_text()
+    found = re.findall(r"`punchline ([^`\n]+)`", text) + re.findall(r"^punchline ([^#|\n]+)", text, re.M)
+    for command in sorted({each.strip() for each in found}):
+        words = command.split()
+        flags = [word for word in words if word.startswith("--")]
+        # Up to the first flag, or what stands for something else; the others are arguments of it.
+        named = list(itertools.takewhile(lambda word: re.fullmatch(r"[a-z-]+", word) and word not in flags, words))
+        done = subprocess.run([binary, *named, "--help"], capture_output=True, text=True, timeout=30)
+        if done.returncode != 0 or f"{' '.join(named)} " not in done.stdout:
+            problem(RUNBOOK.name, f"there is no command `punchline {' '.join(named)}`")
+        for flag in flags:
+            if not re.search(rf"^ +(-., )?{flag}\b", done.stdout, re.M):
+                problem(RUNBOOK.name, f"`punchline {' '.join(named)}` has no {flag}")
+    if not found:
+        problem(RUNBOOK.name, "has no commands at all")
+
+
 def check_tests(names):
     tests = yaml.safe_load((DEPLOY / "prometheus" / "rules_test.yml").read_text())["tests"]
     for name in names:
@@ -95,6 +119,7 @@ def check_dashboards():
 
 groups = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
 check_tests(check_alerts([rule for group in groups for rule in group["rules"] if "alert" in rule]))
+check_commands(sys.argv[1])
 check_dashboards()
 if problems:
     sys.exit(f"{len(problems)} wrong")
