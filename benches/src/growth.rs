@@ -16,7 +16,9 @@ use crate::process::disk_bytes;
 use crate::report::line;
 use crate::scenario::{Measured, Target};
 
-/// Members whose consumptions the journal grows by.
+/// Members of `ids`: so few that what is measured is the journal and the index.
+const FEW_MEMBERS: u64 = 10_000;
+/// Members of `memory`.
 const MEMBERS: u64 = 100_000;
 /// Consumptions of `memory`.
 const CONSUMPTIONS: u64 = 1_000_000;
@@ -26,7 +28,7 @@ const PAGE: usize = 1_000;
 /// Consumptions grow, members do not.
 pub async fn ids(sizes: &Sizes) -> Measured {
     let (mut measured, mut first) = (Measured::default(), None);
-    let mut load = Load::start(MEMBERS).await;
+    let mut load = Load::start(FEW_MEMBERS).await;
     for &size in &sizes.ids {
         let (added, seconds) = load.batches(Duration::MAX, size.saturating_sub(load.consumptions())).await;
         let name = format!("{} ids", short(size));

@@ -23,6 +23,7 @@ mod instructions;
 mod jobs;
 mod load;
 mod options;
+mod overload;
 mod plot;
 mod poster;
 mod process;
@@ -79,7 +80,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "ids",
-        about: "a journal that grows by consumptions of 100 000 members",
+        about: "a journal that grows by consumptions of 10 000 members",
         run: |s| block_on(growth::ids(s)),
     },
     Scenario { name: "members", about: "members that grow", run: |s| block_on(growth::members(s)) },
@@ -93,6 +94,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "a recalculation over all members beside 1 000 calls/s",
         run: |s| block_on(jobs::daily(s)),
     },
+    Scenario { name: "overload", about: "batches at twice the peak", run: |s| block_on(overload::overload(s)) },
     Scenario { name: "idle", about: "a server with nothing to do", run: |s| block_on(idle::idle(s)) },
 ];
 

@@ -25,15 +25,15 @@ use punchline_engine::id::{MemberId, Sequence, Tenant};
 use punchline_storage::codec::{self, CodecError};
 use punchline_storage::journal::{Journal, JournalError};
 use punchline_storage::member_keys::MemberKeys;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
+
+use crate::readers::Readers;
 
 /// Events kept in memory for followers: the last second or so under full load.
 const EVENTS_KEPT_MAX: u64 = 16_384;
 /// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
 /// or two; a single update of a campaign may take one.
 const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
-/// Reads of the journal at once. A thread each, and each thread keeps memory of the allocator's.
-const READS_AT_ONCE_MAX: usize = 16;
 /// Decoded blocks of the journal kept for those who have fallen behind together: each has some 30 records.
 const BLOCKS_KEPT_MAX: usize = 64;
 /// Events of which is kept what filters see of them.
@@ -159,7 +159,7 @@ pub struct Feed {
     head: watch::Sender<Sequence>,
     /// Events published since the start that are told to others, bookkeeping left out.
     told: AtomicU64,
-    reads: Semaphore,
+    readers: Arc<Readers>,
     inner: Mutex<Inner>,
 }
 
@@ -302,8 +302,7 @@ impl Feed {
             erasures: 0,
         };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
-        let reads = Semaphore::new(READS_AT_ONCE_MAX);
-        Arc::new(Feed { journal, keys, head, told, reads, inner: Mutex::new(inner) })
+        Arc::new(Feed { journal, keys, head, told, readers: Arc::default(), inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -327,9 +326,8 @@ impl Feed {
 
     /// Reads the journal on a thread that may block.
     pub async fn reading<T: Send + 'static>(self: Arc<Self>, read: impl FnOnce(&Feed) -> T + Send + 'static) -> T {
-        let place = self.clone();
-        let _place = place.reads.acquire().await.expect("it is never closed");
-        tokio::task::spawn_blocking(move || read(&self)).await.expect("reading the journal does not panic")
+        let readers = self.readers.clone();
+        readers.read(move || read(&self)).await
     }
 
     /// Publishes records that are on disk.

@@ -18,6 +18,7 @@ pub mod seal;
 
 pub mod committer;
 pub mod feed;
+mod readers;
 pub mod sequencer;
 
 pub mod dispatch;

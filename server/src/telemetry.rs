@@ -124,6 +124,8 @@ pub fn init_log(log: &Log) {
     // The filter was checked with the configuration.
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_default();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would say so on stderr, and panic where nothing can be said there: a full disk must not end the server.
+    let builder = builder.log_internal_errors(false);
     // An embedding process may have a log of its own: then that one is used.
     drop(match log.format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),

@@ -16,10 +16,13 @@
 //! [`Dice`]: dice::Dice
 
 pub mod api;
+pub mod audit;
 pub mod campaign;
 pub mod dice;
 pub mod http;
+pub mod load;
 pub mod model;
+pub mod power;
 pub mod receiver;
 pub mod server;
 pub mod signature;

@@ -252,20 +252,46 @@ impl Server {
     ///
     /// If it ends instead, or does not serve in time.
     pub async fn ready(&mut self) {
+        if let Some(status) = self.ready_or_ended().await {
+            panic!("the server ended at start: {status}\n{}", self.log_tail());
+        }
+    }
+
+    /// Waits until it serves, or has ended: gives how it has.
+    ///
+    /// # Panics
+    ///
+    /// If it does neither in time.
+    pub async fn ready_or_ended(&mut self) -> Option<ExitStatus> {
         let api = self.operator();
-        until("the server serves", START_MAX, async || {
+        let ended = until("the server serves", START_MAX, async || {
             let child = self.child.as_mut().expect("it was started");
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
-                panic!("the server ended at start: {status}\n{}", self.log_tail());
+                return Ok(Some(status));
             }
             let request = HealthCheckRequest { service: String::new() };
             match HealthClient::new(api.channel()).check(request).await {
-                Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => Ok(()),
+                Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => Ok(None),
                 Ok(answer) => Err(answer.get_ref().status().as_str_name().to_owned()),
                 Err(status) => Err(format!("{status}\n{}", self.log_tail())),
             }
         })
         .await;
+        if ended.is_some() {
+            self.child = None;
+        }
+        ended
+    }
+
+    /// Waits until it has ended by itself: gives how it has.
+    ///
+    /// # Panics
+    ///
+    /// If it does not in time.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the server runs");
+        let tried = async || child.try_wait().expect("a child can be waited for").ok_or("it still runs");
+        until("the server ends", STOP_MAX, tried).await
     }
 
     /// Runs another command of the binary with the server's settings, to its end.

@@ -194,18 +194,22 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = self.methods.at(request.uri().path());
         let mut call = Call { method, watch: Stopwatch::start(), code: Code::Cancelled };
-        if request.uri().path().starts_with(OWN_PATHS)
-            && let Err(refused) = self.state.auth.caller_by(request.headers())
-        {
-            call.ended(refused.code);
-            if call.method.takes_consumptions {
-                // How many there were is not known: nobody has read them.
-                ingest::count_refused(refused.reason, 1);
+        if request.uri().path().starts_with(OWN_PATHS) {
+            match self.state.auth.caller_by(request.headers()) {
+                // For the handler, which need not ask again.
+                Ok(caller) => drop(request.extensions_mut().insert(caller)),
+                Err(refused) => {
+                    call.ended(refused.code);
+                    if call.method.takes_consumptions {
+                        // How many there were is not known: nobody has read them.
+                        ingest::count_refused(refused.reason, 1);
+                    }
+                    return Box::pin(async { Ok(refused.into_status().into_http()) });
+                }
             }
-            return Box::pin(async { Ok(refused.into_status().into_http()) });
         }
         let request = match call.method.is_sent_stream {
             true => request,

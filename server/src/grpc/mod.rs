@@ -68,19 +68,15 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Refused> {
-        self.state.auth.caller_by(metadata.as_ref())
-    }
-
     /// The tenant that a call is about, if its caller holds `scope`; and the message.
     fn tenant<T>(&self, request: Request<T>, scope: Scope) -> Result<(Tenant, T), Refused> {
-        let tenant = self.caller(request.metadata())?.require(scope)?;
+        let tenant = caller(&request)?.require(scope)?;
         Ok((tenant, request.into_inner()))
     }
 
     /// Lets operators pass, with the tenant that they name, if they do; and the message.
     fn operator<T>(&self, request: Request<T>) -> Result<(Caller, T), Refused> {
-        let caller = self.caller(request.metadata())?;
+        let caller = caller(&request)?;
         caller.require_operator()?;
         Ok((caller, request.into_inner()))
     }
@@ -140,6 +136,11 @@ impl Api {
     }
 }
 
+/// Who calls, as the layer found.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Refused> {
+    request.extensions().get().copied().ok_or_else(Refused::credentials_missing)
+}
+
 /// A `request_id`, if there is one.
 fn request_id_of(given: &str) -> Result<Option<String>, Refused> {
     let bad = given.len() > REQUEST_ID_LEN_MAX || given.chars().any(char::is_control);
@@ -158,7 +159,7 @@ struct Authorized {
 
 impl Authorized {
     fn tenant(&self) -> Result<Tenant, Refused> {
-        self.api.caller(&self.metadata)?.require(self.scope)
+        self.api.state.auth.caller_by(self.metadata.as_ref())?.require(self.scope)
     }
 }
 
