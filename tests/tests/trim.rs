@@ -70,7 +70,7 @@ async fn what_is_trimmed_stays_used_up_and_everything_else_goes_on() {
     let first = world.article("first").await.sequence;
     world.receiver.script("/down", Script::Status(500));
     let steady = world.subscribe("/steady", &["points.*"], &[]).await;
-    let (down, _) = api
+    let (down, secret) = api
         .new_subscription(v1::Subscription {
             url: world.receiver.url("/down"),
             event_types: vec!["points.*".into()],
@@ -78,6 +78,7 @@ async fn what_is_trimmed_stays_used_up_and_everything_else_goes_on() {
             ..Default::default()
         })
         .await;
+    world.receiver.secret("/down", &secret);
     articles(&api, 0).await;
     world.delivered("/steady", 300).await;
     let middle = world.server.operator().head().await;
@@ -114,7 +115,7 @@ async fn what_is_trimmed_stays_used_up_and_everything_else_goes_on() {
         assert_eq!(api.balances(&world.member_id).await, balances);
         let (events, _) = api.events_from(1, &[]).await;
         assert!(events[0].sequence >= at_least, "the journal begins later: {}", events[0].sequence);
-        let at = Some(v1::get_balances_request::At::AtSequence(first));
+        let at = Some(v1::get_balances_request::At::AtSequence(first + 3));
         let request = v1::GetBalancesRequest { member_id: world.member_id.clone(), at };
         let refused = Refused::of(&api.ledger().get_balances(request).await.expect_err("nobody knows any more"));
         assert_eq!(refused.reason, "TRIMMED");
