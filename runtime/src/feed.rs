@@ -159,7 +159,7 @@ pub struct Feed {
     head: watch::Sender<Sequence>,
     /// Events published since the start that are told to others, bookkeeping left out.
     told: AtomicU64,
-    readers: Arc<Readers>,
+    readers: Readers,
     inner: Mutex<Inner>,
 }
 
@@ -302,7 +302,7 @@ impl Feed {
             erasures: 0,
         };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
-        Arc::new(Feed { journal, keys, head, told, readers: Arc::default(), inner: Mutex::new(inner) })
+        Arc::new(Feed { journal, keys, head, told, readers: Readers::default(), inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -326,8 +326,8 @@ impl Feed {
 
     /// Reads the journal on a thread that may block.
     pub async fn reading<T: Send + 'static>(self: Arc<Self>, read: impl FnOnce(&Feed) -> T + Send + 'static) -> T {
-        let readers = self.readers.clone();
-        readers.read(move || read(&self)).await
+        let feed = self.clone();
+        self.readers.read(move || read(&feed)).await
     }
 
     /// Publishes records that are on disk.
