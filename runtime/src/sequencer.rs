@@ -49,6 +49,7 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Health, Outcome, Place, Reply, Unavailable, why_stopped};
 use crate::feed::{self, ReadError, Stored};
+use crate::pulse::Pulse;
 
 /// Commands decided before the committer is asked again whether it is free.
 const DECIDED_AT_ONCE: usize = 64;
@@ -234,8 +235,12 @@ impl Sequencer {
                     None => continue,
                 }
             }
+            self.pulse().works();
             self.tick();
-            match self.next_job(jobs) {
+            self.pulse().waits();
+            let next = self.next_job(jobs);
+            self.pulse().works();
+            match next {
                 Next::Idle => {}
                 Next::Job(Job::Stop(done)) => return self.finish(done),
                 Next::Job(job) => {
@@ -247,6 +252,10 @@ impl Sequencer {
                 Next::HungUp => return self.finish(oneshot::channel().0),
             }
         }
+    }
+
+    fn pulse(&self) -> &Pulse {
+        &self.parts.health.pulses.sequencer
     }
 
     /// Waits for a job, or hands the batch over when the committer is free.
@@ -596,7 +605,9 @@ impl Sequencer {
         let erasures = self.erased.drain(..).chain(self.erasing.drain(..));
         lost.replies.into_iter().chain(erasures).for_each(|reply| reply.send(&Err(why.clone())));
         // Whether it was written is read from the disk below.
+        self.pulse().waits();
         drop(self.await_written());
+        self.pulse().works();
         self.writing = false;
         self.builder = BlockBuilder::new();
         self.recent.clear();
@@ -604,7 +615,10 @@ impl Sequencer {
         let mut folded = self.fold_anew();
         let mut since = Stopwatch::start();
         loop {
-            match jobs.recv_timeout(TICK) {
+            self.pulse().waits();
+            let job = jobs.recv_timeout(TICK);
+            self.pulse().works();
+            match job {
                 Ok(Job::Stop(done)) => return Some(Some(done)),
                 Ok(Job::One(_, to, permit)) => {
                     Reply::One(to, Err(why.clone().into()), permit).send(&Ok(()));
@@ -661,6 +675,7 @@ impl Sequencer {
 
     /// Commits what there is and writes the views behind, so that the next start has nothing to apply.
     fn finish(mut self, done: oneshot::Sender<()>) {
+        self.pulse().waits();
         self.hand_over();
         if let Some(written) = self.await_written() {
             self.written(written);
