@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
 
+use crate::actor;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
 use crate::dispatch::dispatcher::{Couriers, Dispatcher};
@@ -148,7 +149,8 @@ impl Submitter {
     pub async fn submit(&self, command: Command) -> Answer {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::One(Box::new(command), answer, Some(Place(permit)))).map_err(|_| self.gone())?;
+        let one = Job::One(Box::new(command), actor::asking(), answer, Some(Place(permit)));
+        self.jobs.send(one).map_err(|_| self.gone())?;
         answered.await.unwrap_or_else(|_| Err(self.gone().into()))
     }
 
@@ -167,7 +169,8 @@ impl Submitter {
             self.permits.clone().try_acquire_many_owned(count).map_err(|_| Unavailable::QueueFull)?
         };
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::Many(commands, answer, Some(Place(permit)))).map_err(|_| self.gone())?;
+        let many = Job::Many(commands, actor::asking(), answer, Some(Place(permit)));
+        self.jobs.send(many).map_err(|_| self.gone())?;
         answered.await.map_err(|_| self.gone())
     }
 
@@ -188,7 +191,7 @@ impl Submitter {
     pub(crate) fn submit_internal(&self, command: Command) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
         // Where the sequencer has gone, dropping the sender is the answer.
-        drop(self.jobs.send(Job::One(Box::new(command), answer, None)));
+        drop(self.jobs.send(Job::One(Box::new(command), None, answer, None)));
         answered
     }
 

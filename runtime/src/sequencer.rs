@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
-use punchline_engine::command::{Action, Command};
+use punchline_engine::command::{Action, Actor, Command};
 use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve};
 use punchline_engine::event::{CommandKey, Event, Record};
 use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
@@ -74,8 +74,8 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 /// Something for the sequencer.
 pub(crate) enum Job {
     /// Boxed, since it is handed on several times.
-    One(Box<Command>, oneshot::Sender<Answer>, Option<Place>),
-    Many(Vec<Command>, oneshot::Sender<Vec<Answer>>, Option<Place>),
+    One(Box<Command>, Option<Arc<Actor>>, oneshot::Sender<Answer>, Option<Place>),
+    Many(Vec<Command>, Option<Arc<Actor>>, oneshot::Sender<Vec<Answer>>, Option<Place>),
     Read(Read),
     Simulate(Command, oneshot::Sender<Simulated>, Place),
     /// Write the views behind as soon as that can be.
@@ -303,8 +303,8 @@ impl Sequencer {
 
     fn take(&mut self, job: Job) {
         let reply = match job {
-            Job::One(command, to, permit) => {
-                let answer = self.decide(&command);
+            Job::One(command, actor, to, permit) => {
+                let answer = self.decide(&command, actor.as_deref());
                 let erases = matches!(command.action, Action::EraseMember { .. }) && answer.is_ok();
                 let reply = Reply::One(to, answer, permit);
                 if erases {
@@ -314,8 +314,8 @@ impl Sequencer {
                 }
                 reply
             }
-            Job::Many(commands, to, permit) => {
-                let answers = commands.iter().map(|command| self.decide(command)).collect();
+            Job::Many(commands, actor, to, permit) => {
+                let answers = commands.iter().map(|command| self.decide(command, actor.as_deref())).collect();
                 Reply::Many(to, answers, permit)
             }
             Job::Read(read) => Reply::Call(read(&mut self.views)),
@@ -335,13 +335,13 @@ impl Sequencer {
         self.batch.replies.push(reply);
     }
 
-    fn decide(&mut self, command: &Command) -> Answer {
+    fn decide(&mut self, command: &Command, actor: Option<&Actor>) -> Answer {
         // How far deliveries have come is small, and without it they would be repeated.
         let is_report = matches!(command.action, Action::ReportDeliveries { .. });
         if let Some(full) = self.disk_full.as_ref().filter(|_| !is_report) {
             return Err(full.clone().into());
         }
-        match self.try_decide(command) {
+        match self.try_decide(command, actor) {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(rejection)) => Err(rejection.into()),
             Err(error) => Err(self.views_failed(&error, command.tenant).into()),
@@ -361,7 +361,11 @@ impl Sequencer {
         why
     }
 
-    fn try_decide(&mut self, command: &Command) -> Result<Result<Outcome, Rejection>, FoldError> {
+    fn try_decide(
+        &mut self,
+        command: &Command,
+        actor: Option<&Actor>,
+    ) -> Result<Result<Outcome, Rejection>, FoldError> {
         let Considered { tenant, now, key, member, key_slot, decision } = self.consider(command)?;
         let events = match decision {
             Ok(Decision::Events(events)) => events,
@@ -381,6 +385,9 @@ impl Sequencer {
         let record = Record { tenant, time: now, member, key_slot, key, quiet: command.is_quiet(), events };
         self.encoded.clear();
         codec::encode_record_into(&record, &self.parts.keys, &mut self.encoded)?;
+        if let Some(actor) = actor {
+            codec::encode_actor_into(actor, &mut self.encoded);
+        }
         if self.encoded.len() > RECORD_BYTES_MAX {
             return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
         }
@@ -620,10 +627,10 @@ impl Sequencer {
             self.pulse().works();
             match job {
                 Ok(Job::Stop(done)) => return Some(Some(done)),
-                Ok(Job::One(_, to, permit)) => {
+                Ok(Job::One(_, _, to, permit)) => {
                     Reply::One(to, Err(why.clone().into()), permit).send(&Ok(()));
                 }
-                Ok(Job::Many(commands, to, permit)) => {
+                Ok(Job::Many(commands, _, to, permit)) => {
                     let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
                     Reply::Many(to, answers, permit).send(&Ok(()));
                 }

@@ -224,6 +224,12 @@ impl Auth {
         self.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
     }
 
+    /// The api key behind the access token of a call whose caller is known; `None`: it is an operator's token.
+    pub fn credential_by(&self, headers: &HeaderMap) -> Option<CredentialId> {
+        let token = bearer(headers.get("authorization")?.to_str().ok()?)?;
+        Some(self.tokens.verify(token, self.node.clock().now()).ok()?.credential)
+    }
+
     /// Who calls, by the value of the `authorization` header, and for whom.
     ///
     /// # Errors

@@ -76,6 +76,8 @@ enum Command {
     Healthcheck,
     /// How a server is: positions, sizes, backlog
     Status,
+    /// Who asked for what: calls that changed something, oldest first
+    Audit(admin::AuditArgs),
     /// Take advertisers on
     Advertisers {
         #[command(subcommand)]
@@ -371,6 +373,7 @@ fn remote(command: Command, options: &ClientOptions, format: Format) -> Result<A
         let client = Client::connect(options).await?;
         match command {
             Command::Status => admin::status(&client).await,
+            Command::Audit(args) => admin::audit(args, &client).await,
             Command::Advertisers { command } => admin::advertisers(command, &client).await,
             Command::Credentials { command } => admin::credentials(command, &client).await,
             Command::Campaigns { command } => campaigns::run(command, &client).await,
