@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use punchline_engine::command::Actor;
 use punchline_engine::dispatch::subscription::{TypeMask, bit};
 use punchline_engine::event::{EventType, Record, Recorded};
 use punchline_engine::filter::EventSeen;
@@ -401,6 +402,24 @@ impl Feed {
     /// What the journal says.
     pub fn event_at(&self, sequence: Sequence) -> Result<Option<EventRef>, ReadError> {
         Ok(self.record_at(sequence)?.map(|stored| EventRef::at(stored, sequence)))
+    }
+
+    /// What somebody asked for by name from `position` on, and where to go on; looks at one block. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub fn read_asked(&self, position: Sequence) -> Result<(Vec<(Actor, Stored)>, Sequence), ReadError> {
+        let position = position.max(Sequence(self.journal.first()));
+        let Some(block) = self.journal.read(position.0)? else { return Ok((Vec::new(), position)) };
+        let mut asked = Vec::new();
+        for (first, _, bytes) in block.records().filter(|(first, ..)| *first >= position.0) {
+            let actor = codec::decode_actor(bytes);
+            if let Some(actor) = actor.map_err(|source| ReadError::Undecodable { sequence: first, source })? {
+                asked.push((actor, Stored::new(Sequence(first), decode(first, bytes, &self.keys)?, bytes.len())));
+            }
+        }
+        Ok((asked, Sequence(block.last_sequence() + 1)))
     }
 
     /// Events from `position` on, straight from the journal; looks at one block. Reads the disk.

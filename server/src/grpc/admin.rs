@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use punchline_engine::command::Action;
 use punchline_engine::event::Event;
-use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
+use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Sequence, Tenant};
 use punchline_engine::loyalty::job::Job;
 use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope};
 use punchline_engine::rejection::Rejection;
@@ -15,11 +15,12 @@ use punchline_proto::v1::admin_service_server::AdminService;
 use punchline_runtime::ids;
 use tonic::{Request, Response};
 
-use super::{Answer, Api};
+use super::event::first_at;
+use super::{Answer, Api, audit};
 use crate::auth;
 use crate::convert::admin::{advertiser, credential, job, scopes};
 use crate::convert::page::{self, List};
-use crate::convert::{id, optional_id, timestamp};
+use crate::convert::{id, instant, optional_id, timestamp};
 use crate::refuse::Refused;
 
 /// Random bytes of an `apiSecret`.
@@ -199,6 +200,27 @@ impl AdminService for Api {
             rows: verified.rows,
             difference: verified.difference.unwrap_or_default(),
         }))
+    }
+
+    async fn read_audit_trail(
+        &self,
+        request: Request<v1::ReadAuditTrailRequest>,
+    ) -> Answer<v1::ReadAuditTrailResponse> {
+        let (caller, request) = self.operator(request)?;
+        let selected = audit::Selected::of(caller.tenant, &request)?;
+        let size = page::size(request.page_size)?;
+        let time = request.from_time.map(|time| instant("from_time", time)).transpose()?;
+        let from = Sequence(request.from_sequence.max(1));
+        let read = self.journal(move |feed| {
+            let from = match time {
+                Some(time) => from.max(first_at(feed, time)?),
+                None => from,
+            };
+            audit::read(feed, &selected, from, size)
+        });
+        let (entries, next) = read.await?;
+        let (next_sequence, head_sequence) = (next.0, self.head().0);
+        Ok(Response::new(v1::ReadAuditTrailResponse { entries, next_sequence, head_sequence }))
     }
 
     async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Answer<v1::ListJobsResponse> {
