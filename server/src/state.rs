@@ -60,6 +60,11 @@ impl State {
         self.node.stuck(self.stuck_after)
     }
 
+    /// Whether it takes in and delivers: as `/readyz` says.
+    pub fn is_ready(&self) -> bool {
+        !self.is_closing() && self.node.stopped().is_none() && self.stuck().is_empty()
+    }
+
     /// From now on `/readyz` and the health service say no, so that nobody sends more.
     pub fn announce_shutdown(&self) {
         self.closing.store(true, Ordering::Relaxed);

@@ -56,6 +56,7 @@ pub async fn watch(state: Arc<State>) {
         tick.tick().await;
         let stuck = state.stuck();
         metrics::gauge!("punchline_loops_stuck").set(stuck.len() as f64);
+        metrics::gauge!("punchline_ready").set(f64::from(u8::from(state.is_ready())));
         if stuck.is_empty() && watchdog.is_some() {
             tell(&[NotifyState::Watchdog]);
         }

@@ -114,6 +114,13 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
     ("delivery_log_size_bytes", Kind::Gauge, Unit::Bytes, "Space that the delivery log takes."),
     ("subscriptions", Kind::Gauge, Unit::Count, "Subscriptions, by state."),
     ("dead_letters_total", Kind::Counter, Unit::Count, "Deliveries given up after their last attempt, by reason."),
+    ("ready", Kind::Gauge, Unit::Count, "Whether it takes in and delivers, as /readyz says: 1 or 0."),
+    (
+        "job_last_success_timestamp_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        "When a job of the clock last succeeded, by job.",
+    ),
     (
         "loops_stuck",
         Kind::Gauge,
