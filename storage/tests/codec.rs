@@ -222,6 +222,18 @@ fn personal_fields_are_sealed_until_their_key_is_destroyed() {
     assert_eq!(codec::decode_member(&sealed_rows[0], &keys), Ok(erased));
 }
 
+#[test]
+fn mere_reports_are_told_from_what_is_told() {
+    for &kind in EventType::ALL {
+        let mut record = sample(kind);
+        let is_report = |record: &Record| codec::is_mere_report(&encode_record(record));
+        assert_eq!(is_report(&record), Ok(kind == EventType::DeliveryProgressed), "{kind:?}");
+        record.events.push(sample(EventType::DeliveryProgressed).events[0].clone());
+        assert_eq!(is_report(&record), Ok(kind == EventType::DeliveryProgressed), "{kind:?} and a report");
+    }
+    assert!(codec::is_mere_report(b"\x3a\x05").is_err());
+}
+
 /// Who may have asked for a record.
 fn actors() -> [(&'static str, Actor); 2] {
     let method = "SubscriptionService/PauseSubscription".to_owned();

@@ -247,19 +247,6 @@ impl Server {
         self.ended().await
     }
 
-    /// How it ended, once it was told to.
-    ///
-    /// # Panics
-    ///
-    /// If it does not end in time.
-    pub async fn ended(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("the server runs");
-        until("the server stops after SIGTERM", STOP_MAX, async || {
-            child.try_wait().expect("a child can be waited for").ok_or("it still runs")
-        })
-        .await
-    }
-
     /// Starts it, on the data directory as it is, and waits until it serves.
     ///
     /// # Panics
