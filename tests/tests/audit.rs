@@ -48,14 +48,15 @@ async fn who_paused_this_subscription_and_when() {
         ..Default::default()
     };
     let (id, secret) = by_key.new_subscription(subscription).await;
-    let pause = v1::PauseSubscriptionRequest { subscription_id: id.clone() };
+    let pause = v1::PauseSubscriptionRequest { subscription_id: id.clone(), ..Default::default() };
     let resume = v1::ResumeSubscriptionRequest { subscription_id: id.clone() };
     by_key.subscriptions().pause_subscription(pause.clone()).await.expect("paused");
     world.api.subscriptions().resume_subscription(resume).await.expect("resumed");
     // Reading, taking in and being refused leave nothing.
     world.api.subscription(&id).await;
     world.api.record(consumption("c-1", PHONE, &[("article", 1)])).await.expect("accepted");
-    let unknown = v1::PauseSubscriptionRequest { subscription_id: "0192f0c1-7c3a-7cc2-8000-000000000000".into() };
+    let unknown = "0192f0c1-7c3a-7cc2-8000-000000000000".into();
+    let unknown = v1::PauseSubscriptionRequest { subscription_id: unknown, ..Default::default() };
     let refused = by_key.subscriptions().pause_subscription(unknown).await.expect_err("there is none");
     assert_eq!(Refused::of(&refused).reason, "SUBSCRIPTION_NOT_FOUND");
     assert!(world.server.log().lines().any(|line| {
@@ -90,7 +91,8 @@ async fn who_paused_this_subscription_and_when() {
     let all = trail(&world, by_operator).await;
     assert!(all.iter().all(|e| e.actor == "operator") && all.len() >= 4, "{all:?}");
     let later = v1::ReadAuditTrailRequest { from_time: entries[2].time, ..Default::default() };
-    assert!(trail(&world, later).await.iter().all(|e| e.time >= entries[2].time), "from a time on");
+    let at = |entry: &v1::AuditEntry| entry.time.map(|time| (time.seconds, time.nanos));
+    assert!(trail(&world, later).await.iter().all(|e| at(e) >= at(&entries[2])), "from a time on");
 
     // Another advertiser's operator view, and who is no operator.
     let (_, other) = world.server.operator().new_advertiser("B").await;

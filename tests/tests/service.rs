@@ -235,9 +235,13 @@ async fn a_reload_takes_over_what_it_can() {
 }
 
 async fn logged(server: &Server, what: &str) {
-    until(what, Duration::from_secs(30), async || {
-        if server.log().contains(what) { Ok(()) } else { Err(server.log_tail()) }
-    })
+    until(
+        what,
+        Duration::from_secs(30),
+        async || {
+            if server.log().contains(what) { Ok(()) } else { Err(server.log_tail()) }
+        },
+    )
     .await;
 }
 
