@@ -34,6 +34,15 @@ pub struct Command {
     pub action: Action,
 }
 
+/// Who asked for a command, where that is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Whose api key; `None`: an operator's token.
+    pub credential: Option<CredentialId>,
+    /// The call, as `SubscriptionService/PauseSubscription`.
+    pub method: String,
+}
+
 /// What is to happen.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {

@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::clock::Stopwatch;
 use crate::feed::{Feed, Stored};
+use crate::pulse::Pulses;
 use punchline_engine::id::Sequence;
 
 /// Why nothing is taken in.
@@ -115,6 +116,8 @@ pub struct Health {
     why: Mutex<Option<Unavailable>>,
     /// The journal is well, but what is free on its disk is held in reserve.
     full: Mutex<Option<Unavailable>>,
+    /// Whether the threads get on.
+    pub(crate) pulses: Pulses,
 }
 
 impl Health {
@@ -159,7 +162,9 @@ impl Committer {
     pub(crate) fn run(self, batches: &Receiver<Batch>) {
         let metrics = Metrics::new();
         metrics.head.set(self.journal.head() as f64);
+        let pulse = &self.health.pulses.committer;
         for batch in batches {
+            pulse.works();
             let committed = match self.health.stopped() {
                 Some(why) => Err(why),
                 None => self.append(&batch, &metrics),
@@ -177,6 +182,7 @@ impl Committer {
             if !answers.is_empty() {
                 self.answering.spawn(async move { answers.into_iter().for_each(|answer| answer.send(&committed)) });
             }
+            pulse.waits();
         }
     }
 

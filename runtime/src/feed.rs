@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use punchline_engine::command::Actor;
 use punchline_engine::dispatch::subscription::{TypeMask, bit};
 use punchline_engine::event::{EventType, Record, Recorded};
 use punchline_engine::filter::EventSeen;
@@ -34,6 +35,8 @@ const EVENTS_KEPT_MAX: u64 = 16_384;
 /// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
 /// or two; a single update of a campaign may take one.
 const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
+/// Blocks without anything that is wanted which one read passes over.
+const BLOCKS_AT_ONCE_MAX: usize = 16;
 /// Decoded blocks of the journal kept for those who have fallen behind together: each has some 30 records.
 const BLOCKS_KEPT_MAX: usize = 64;
 /// Events of which is kept what filters see of them.
@@ -159,7 +162,7 @@ pub struct Feed {
     head: watch::Sender<Sequence>,
     /// Events published since the start that are told to others, bookkeeping left out.
     told: AtomicU64,
-    readers: Arc<Readers>,
+    readers: Readers,
     inner: Mutex<Inner>,
 }
 
@@ -187,6 +190,7 @@ struct Inner {
 
 /// A block of the journal.
 struct DecodedBlock {
+    /// Those in which something is told.
     records: Vec<Arc<Stored>>,
     last: Sequence,
 }
@@ -252,7 +256,8 @@ impl Inner {
             let records = &block_with(&self.blocks, sequence)?.records;
             records.get(records.partition_point(|s| s.first <= sequence).checked_sub(1)?)
         };
-        recent.filter(|s| s.last() >= sequence).or_else(decoded)
+        let has_it = |stored: &&Arc<Stored>| stored.last() >= sequence;
+        recent.filter(has_it).or_else(|| decoded().filter(has_it))
     }
 }
 
@@ -302,7 +307,7 @@ impl Feed {
             erasures: 0,
         };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
-        Arc::new(Feed { journal, keys, head, told, readers: Arc::default(), inner: Mutex::new(inner) })
+        Arc::new(Feed { journal, keys, head, told, readers: Readers::default(), inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -326,8 +331,8 @@ impl Feed {
 
     /// Reads the journal on a thread that may block.
     pub async fn reading<T: Send + 'static>(self: Arc<Self>, read: impl FnOnce(&Feed) -> T + Send + 'static) -> T {
-        let readers = self.readers.clone();
-        readers.read(move || read(&self)).await
+        let feed = self.clone();
+        self.readers.read(move || read(&feed)).await
     }
 
     /// Publishes records that are on disk.
@@ -408,6 +413,36 @@ impl Feed {
         Ok(self.record_at(sequence)?.map(|stored| EventRef::at(stored, sequence)))
     }
 
+    /// What somebody asked for by name from `position` on, and where to go on; looks at one block. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub fn read_asked(&self, position: Sequence) -> Result<(Vec<(Actor, Stored)>, Sequence), ReadError> {
+        let position = position.max(Sequence(self.journal.first()));
+        let Some(block) = self.journal.read(position.0)? else { return Ok((Vec::new(), position)) };
+        let mut asked = Vec::new();
+        for (first, _, bytes) in block.records().filter(|(first, ..)| *first >= position.0) {
+            let actor = codec::decode_actor(bytes);
+            if let Some(actor) = actor.map_err(|source| ReadError::Undecodable { sequence: first, source })? {
+                asked.push((actor, Stored::new(Sequence(first), decode(first, bytes, &self.keys)?, bytes.len())));
+            }
+        }
+        Ok((asked, Sequence(block.last_sequence() + 1)))
+    }
+
+    /// As [`read_block`](Self::read_block), of the first block of a few in which there is something.
+    fn read_blocks(&self, wanted: &Wanted, position: Sequence) -> Result<Page, ReadError> {
+        let mut page = self.read_block(wanted, position)?;
+        for _ in 1..BLOCKS_AT_ONCE_MAX {
+            if !page.events.is_empty() || page.next > self.head() {
+                break;
+            }
+            page = self.read_block(wanted, page.next)?;
+        }
+        Ok(page)
+    }
+
     /// Events from `position` on, straight from the journal; looks at one block. Reads the disk.
     ///
     /// # Errors
@@ -427,10 +462,15 @@ impl Feed {
         let Some(block) = self.journal.read(position.0)? else {
             return Ok(Page { events: Vec::new(), next: position, from_journal: true });
         };
-        let stored = |(first, _, bytes): (u64, u32, &[u8])| {
-            Ok(Arc::new(Stored::new(Sequence(first), decode(first, bytes, &self.keys)?, bytes.len())))
-        };
-        let records = block.records().map(stored).collect::<Result<Vec<_>, ReadError>>()?;
+        let mut records = Vec::new();
+        for (first, _, bytes) in block.records() {
+            let undecodable = |source| ReadError::Undecodable { sequence: first, source };
+            if !codec::is_mere_report(bytes).map_err(undecodable)? {
+                let record = decode(first, bytes, &self.keys)?;
+                records.push(Arc::new(Stored::new(Sequence(first), record, bytes.len())));
+            }
+        }
+        records.retain(|stored| stored.told > 0);
         let decoded = Arc::new(DecodedBlock { records, last: Sequence(block.last_sequence()) });
         let mut inner = self.lock();
         if inner.erasures == erasures {
@@ -516,7 +556,7 @@ impl Follower {
             }
             (wanted, position)
         };
-        let page = self.feed.clone().reading(move |feed| feed.read_block(&wanted, position)).await?;
+        let page = self.feed.clone().reading(move |feed| feed.read_blocks(&wanted, position)).await?;
         self.set_position(page.next);
         Ok(Some(page))
     }

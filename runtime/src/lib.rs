@@ -7,13 +7,15 @@
 //!                     dispatcher: a worker a subscription ──▶ couriers
 //! ```
 //!
-//! Modules in reading order: the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
-//! read the time or make randomness), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
+//! Modules in reading order: who asks ([`actor`]), the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
+//! read the time or make randomness), what tells a stuck loop ([`pulse`]), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
 //! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), the whole of it opened and closed ([`node`], [`verify`]),
 //! kept elsewhere ([`backup`]), and made shorter ([`trim`]).
 
+pub mod actor;
 pub mod clock;
 pub mod ids;
+pub mod pulse;
 pub mod seal;
 
 pub mod committer;

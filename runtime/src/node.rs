@@ -11,9 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use punchline_delivery::dialect::Dialects;
 use punchline_engine::command::Command;
 use punchline_engine::decide::Decision;
-use punchline_engine::id::{CampaignId, KeySlot, LeaderboardId, Sequence, Tenant};
+use punchline_engine::id::{CampaignId, KeySlot, LeaderboardId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::job as engine_job;
 use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::rejection::Rejection;
@@ -30,14 +31,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
 
+use crate::actor;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
 use crate::dispatch::dispatcher::{Couriers, Dispatcher};
 use crate::dispatch::log::DeliveryLog;
-use crate::dispatch::target::Rulebook;
+use crate::dispatch::target::{self, Rulebook, TargetError};
 use crate::feed::{self, Feed};
 use crate::ids;
 use crate::jobs::{JobError, JobStatus, Jobs, Progress, Standing};
+use crate::pulse::Pulsing;
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
 use crate::verify::{Verified, VerifyError};
@@ -149,7 +152,8 @@ impl Submitter {
     pub async fn submit(&self, command: Command) -> Answer {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::One(Box::new(command), answer, Some(Place(permit)))).map_err(|_| self.gone())?;
+        let one = Job::One(Box::new(command), actor::asking(), answer, Some(Place(permit)));
+        self.jobs.send(one).map_err(|_| self.gone())?;
         answered.await.unwrap_or_else(|_| Err(self.gone().into()))
     }
 
@@ -168,7 +172,8 @@ impl Submitter {
             self.permits.clone().try_acquire_many_owned(count).map_err(|_| Unavailable::QueueFull)?
         };
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::Many(commands, answer, Some(Place(permit)))).map_err(|_| self.gone())?;
+        let many = Job::Many(commands, actor::asking(), answer, Some(Place(permit)));
+        self.jobs.send(many).map_err(|_| self.gone())?;
         answered.await.map_err(|_| self.gone())
     }
 
@@ -189,7 +194,7 @@ impl Submitter {
     pub(crate) fn submit_internal(&self, command: Command) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
         // Where the sequencer has gone, dropping the sender is the answer.
-        drop(self.jobs.send(Job::One(Box::new(command), answer, None)));
+        drop(self.jobs.send(Job::One(Box::new(command), None, answer, None)));
         answered
     }
 
@@ -227,7 +232,7 @@ pub struct Node {
     log: Arc<DeliveryLog>,
     pub(crate) health: Arc<Health>,
     pub(crate) clock: Arc<dyn Clock>,
-    rulebook: Rulebook,
+    sealer: Arc<Sealer>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) rows: Arc<dyn Rows>,
     pub(crate) keys: Arc<MemberKeys>,
@@ -303,16 +308,22 @@ impl Node {
         let sequencer = Sequencer::new(parts, views, last_time);
         let writing = Arc::new(std::sync::Mutex::new(()));
         let (rows_behind, keys_behind) = (rows.clone(), keys.clone());
-        let (gate, failed) = (writing.clone(), health.clone());
+        let (gate, failed, behind) = (writing.clone(), health.clone(), health.clone());
         let threads = vec![
             spawn("committer", &health, move || committer.run(&commit_rx)),
             spawn("sequencer", &failed, move || sequencer.run(&jobs_rx)),
             spawn("write-behind", &failed, move || {
+                let pulse = &behind.pulses.write_behind;
                 for overlay in overlay_rx {
                     let guard = gate.lock().unwrap_or_else(PoisonError::into_inner);
-                    let pause = || std::thread::sleep(WRITE_BEHIND_PAUSE);
+                    pulse.works();
+                    let pause = || {
+                        std::thread::sleep(WRITE_BEHIND_PAUSE);
+                        pulse.works();
+                    };
                     let written = write_behind(&*rows_behind, &keys_behind, &overlay, pause);
                     drop(guard);
+                    pulse.waits();
                     // The members of the overlay are to be taken over, not copied: let go of it first.
                     drop(overlay);
                     if written_tx.send(written).is_err() {
@@ -343,7 +354,7 @@ impl Node {
             options.in_flight_max,
             submitter.clone(),
         );
-        tokio::spawn(dispatcher.clone().follow(directory.clone()));
+        tokio::spawn(Pulsing::new(dispatcher.pulse().clone(), dispatcher.clone().follow(directory.clone())));
         let jobs = Jobs::new(options.clock.clone(), submitter.clone(), directory.clone());
         let keeping_time = tokio::spawn(jobs.clone().keep_time());
         Ok(Node {
@@ -356,7 +367,7 @@ impl Node {
             log,
             health,
             clock: options.clock,
-            rulebook: options.rulebook,
+            sealer: options.rulebook.sealer,
             journal,
             rows,
             keys,
@@ -440,17 +451,48 @@ impl Node {
 
     /// Seals and opens secrets.
     pub fn sealer(&self) -> &Arc<Sealer> {
-        &self.rulebook.sealer
+        &self.sealer
     }
 
     /// What subscriptions are checked by.
-    pub fn rulebook(&self) -> &Rulebook {
-        &self.rulebook
+    pub fn rulebook(&self) -> Arc<Rulebook> {
+        self.dispatcher.rulebook()
+    }
+
+    /// From now on events are told in these dialects.
+    ///
+    /// # Errors
+    ///
+    /// The first subscription that could be sent to and could not be any more, and why; nothing is changed then.
+    pub fn replace_dialects(&self, dialects: Arc<Dialects>) -> Result<(), (SubscriptionId, TargetError)> {
+        let before = self.rulebook();
+        let after = Rulebook { dialects, ..(*before).clone() };
+        for (id, entry) in self.directory().tenants.values().flat_map(|config| &config.subscriptions) {
+            if let Err(error) = target::check(&entry.definition, &after)
+                && target::check(&entry.definition, &before).is_ok()
+            {
+                return Err((*id, error));
+            }
+        }
+        self.dispatcher.set_rulebook(after);
+        Ok(())
     }
 
     /// Why nothing is taken in; `None` where all is well.
     pub fn stopped(&self) -> Option<Unavailable> {
         self.health.refusing()
+    }
+
+    /// The loops that have made no step of their work for `stuck_after`, by name; see [`crate::pulse`]. They are
+    /// seen only once somebody has looked for so long: to be asked every now and then.
+    pub fn stuck(&self, stuck_after: Duration) -> Vec<&'static str> {
+        let pulses = self.health.pulses.named().into_iter().chain([("dispatcher", &**self.dispatcher.pulse())]);
+        let stuck = pulses.filter(|(_, pulse)| pulse.is_stuck(stuck_after)).map(|(name, _)| name);
+        let mut stuck: Vec<&'static str> = stuck.collect();
+        if !self.dispatcher.stuck(stuck_after).is_empty() && !stuck.contains(&"dispatcher") {
+            stuck.push("dispatcher");
+        }
+        stuck
     }
 
     /// What opening found.

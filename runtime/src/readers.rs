@@ -1,83 +1,65 @@
-//! Reads that may block, on a few threads.
+//! Reads that may block, on a few threads of their own.
 //!
 //! # Invariants
 //!
-//! - No more than [`READERS_MAX`] threads read at once, and each goes on while there is something to read: the
-//!   blocking pool would have another thread for nearly each read, and each thread keeps memory of the allocator's.
 //! - Who waits for a read holds nothing that another read needs: it may not be polled for as long as it likes.
+//!
+//! # What is absent on purpose
+//!
+//! - The runtime's blocking pool: it makes another thread for nearly each read of a busy machine, and each thread
+//!   keeps memory of the allocator's.
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::OnceLock;
+use std::thread;
 
+use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
 
-const READERS_MAX: usize = 16;
+const READERS: usize = 8;
 
 type Read = Box<dyn FnOnce() + Send>;
 
-/// What is to be read, and how many threads do so.
+/// The threads, which begin with the first read and end with this.
 #[derive(Default)]
 pub(crate) struct Readers {
-    queue: Mutex<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    reads: VecDeque<Read>,
-    readers: usize,
+    queue: OnceLock<Sender<Read>>,
 }
 
 impl Readers {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Reads on a thread that may block; in order of the calls.
     ///
     /// # Panics
     ///
     /// If `read` does.
-    pub(crate) async fn read<T: Send + 'static>(self: &Arc<Self>, read: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, answer) = oneshot::channel();
         let read = Box::new(move || {
             // Nobody may be there any more to take it.
             let _ = done.send(catch_unwind(AssertUnwindSafe(read)));
         });
-        self.put(read);
-        match answer.await {
-            Ok(Ok(read)) => read,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            // The runtime ends before the read began; so does whoever waits here.
-            Err(_) => std::future::pending().await,
-        }
-    }
-
-    fn put(self: &Arc<Self>, read: Read) {
-        let mut queue = self.queue();
-        queue.reads.push_back(read);
-        if queue.readers < READERS_MAX {
-            queue.readers += 1;
-            let readers = self.clone();
-            drop(tokio::task::spawn_blocking(move || readers.work()));
-        }
-    }
-
-    fn work(&self) {
-        loop {
-            let mut queue = self.queue();
-            let Some(read) = queue.reads.pop_front() else {
-                queue.readers -= 1;
-                return;
-            };
-            drop(queue);
-            read();
+        let queue = self.queue.get_or_init(begin);
+        queue.send(read).expect("the threads are there for as long as the queue");
+        match answer.await.expect("every read is answered") {
+            Ok(read) => read,
+            Err(panic) => resume_unwind(panic),
         }
     }
 }
 
+fn begin() -> Sender<Read> {
+    let (queue, reads) = unbounded::<Read>();
+    for n in 0..READERS {
+        let reads = reads.clone();
+        let work = move || reads.iter().for_each(|read| read());
+        thread::Builder::new().name(format!("reader-{n}")).spawn(work).expect("the system has room for a thread");
+    }
+    queue
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -86,7 +68,7 @@ mod tests {
     #[tokio::test]
     async fn reads_that_nobody_looks_after_keep_no_place_from_others() {
         let readers = Arc::new(Readers::default());
-        let mut begun: Vec<_> = (0..2 * READERS_MAX).map(|_| Box::pin(readers.read(|| ()))).collect();
+        let mut begun: Vec<_> = (0..2 * READERS).map(|_| Box::pin(readers.read(|| ()))).collect();
         for reading in &mut begun {
             assert!(futures_util::poll!(reading).is_pending());
         }
@@ -95,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn few_read_at_once_and_a_panic_takes_no_place() {
+    async fn few_read_at_once_and_a_panic_ends_none() {
         let (readers, at_once) = (Arc::new(Readers::default()), Arc::new(AtomicUsize::new(0)));
         let reads = (0..100).map(|n| {
             let (readers, at_once) = (readers.clone(), at_once.clone());
@@ -117,13 +99,7 @@ mod tests {
                 Err(error) => panics += usize::from(error.is_panic()),
             }
         }
-        assert!((1..=READERS_MAX).contains(&most), "{most}");
+        assert!((1..=READERS).contains(&most), "{most}");
         assert_eq!(panics, 50);
-        let ended = async {
-            while readers.queue().readers > 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("threads that have nothing to do end");
     }
 }

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
-use punchline_engine::command::{Action, Command};
+use punchline_engine::command::{Action, Actor, Command};
 use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve, used_up};
 use punchline_engine::event::{CommandKey, Event, Record};
 use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
@@ -49,6 +49,7 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Health, Outcome, Place, Reply, Unavailable, why_stopped};
 use crate::feed::{self, ReadError, Stored};
+use crate::pulse::Pulse;
 
 /// Commands decided before the committer is asked again whether it is free.
 const DECIDED_AT_ONCE: usize = 64;
@@ -73,8 +74,8 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 /// Something for the sequencer.
 pub(crate) enum Job {
     /// Boxed, since it is handed on several times.
-    One(Box<Command>, oneshot::Sender<Answer>, Option<Place>),
-    Many(Vec<Command>, oneshot::Sender<Vec<Answer>>, Option<Place>),
+    One(Box<Command>, Option<Arc<Actor>>, oneshot::Sender<Answer>, Option<Place>),
+    Many(Vec<Command>, Option<Arc<Actor>>, oneshot::Sender<Vec<Answer>>, Option<Place>),
     Read(Read),
     Simulate(Command, oneshot::Sender<Simulated>, Place),
     /// Write the views behind as soon as that can be.
@@ -234,8 +235,12 @@ impl Sequencer {
                     None => continue,
                 }
             }
+            self.pulse().works();
             self.tick();
-            match self.next_job(jobs) {
+            self.pulse().waits();
+            let next = self.next_job(jobs);
+            self.pulse().works();
+            match next {
                 Next::Idle => {}
                 Next::Job(Job::Stop(done)) => return self.finish(done),
                 Next::Job(job) => {
@@ -247,6 +252,10 @@ impl Sequencer {
                 Next::HungUp => return self.finish(oneshot::channel().0),
             }
         }
+    }
+
+    fn pulse(&self) -> &Pulse {
+        &self.parts.health.pulses.sequencer
     }
 
     /// Waits for a job, or hands the batch over when the committer is free.
@@ -294,8 +303,8 @@ impl Sequencer {
 
     fn take(&mut self, job: Job) {
         let reply = match job {
-            Job::One(command, to, permit) => {
-                let answer = self.decide(&command);
+            Job::One(command, actor, to, permit) => {
+                let answer = self.decide(&command, actor.as_deref());
                 let erases = matches!(command.action, Action::EraseMember { .. }) && answer.is_ok();
                 let reply = Reply::One(to, answer, permit);
                 if erases {
@@ -305,8 +314,8 @@ impl Sequencer {
                 }
                 reply
             }
-            Job::Many(commands, to, permit) => {
-                let answers = commands.iter().map(|command| self.decide(command)).collect();
+            Job::Many(commands, actor, to, permit) => {
+                let answers = commands.iter().map(|command| self.decide(command, actor.as_deref())).collect();
                 Reply::Many(to, answers, permit)
             }
             Job::Read(read) => Reply::Call(read(&mut self.views)),
@@ -326,13 +335,13 @@ impl Sequencer {
         self.batch.replies.push(reply);
     }
 
-    fn decide(&mut self, command: &Command) -> Answer {
+    fn decide(&mut self, command: &Command, actor: Option<&Actor>) -> Answer {
         // How far deliveries have come is small, and without it they would be repeated.
         let is_report = matches!(command.action, Action::ReportDeliveries { .. });
         if let Some(full) = self.disk_full.as_ref().filter(|_| !is_report) {
             return Err(full.clone().into());
         }
-        match self.try_decide(command) {
+        match self.try_decide(command, actor) {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(rejection)) => Err(rejection.into()),
             Err(error) => Err(self.views_failed(&error, command.tenant).into()),
@@ -352,7 +361,11 @@ impl Sequencer {
         why
     }
 
-    fn try_decide(&mut self, command: &Command) -> Result<Result<Outcome, Rejection>, FoldError> {
+    fn try_decide(
+        &mut self,
+        command: &Command,
+        actor: Option<&Actor>,
+    ) -> Result<Result<Outcome, Rejection>, FoldError> {
         let Considered { tenant, now, key, member, key_slot, decision } = self.consider(command)?;
         let events = match decision {
             Ok(Decision::Events(events)) => events,
@@ -372,6 +385,9 @@ impl Sequencer {
         let record = Record { tenant, time: now, member, key_slot, key, quiet: command.is_quiet(), events };
         self.encoded.clear();
         codec::encode_record_into(&record, &self.parts.keys, &mut self.encoded)?;
+        if let Some(actor) = actor {
+            codec::encode_actor_into(actor, &mut self.encoded);
+        }
         if self.encoded.len() > RECORD_BYTES_MAX {
             return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
         }
@@ -602,7 +618,9 @@ impl Sequencer {
         let erasures = self.erased.drain(..).chain(self.erasing.drain(..));
         lost.replies.into_iter().chain(erasures).for_each(|reply| reply.send(&Err(why.clone())));
         // Whether it was written is read from the disk below.
+        self.pulse().waits();
         drop(self.await_written());
+        self.pulse().works();
         self.writing = false;
         self.builder = BlockBuilder::new();
         self.recent.clear();
@@ -610,12 +628,15 @@ impl Sequencer {
         let mut folded = self.fold_anew();
         let mut since = Stopwatch::start();
         loop {
-            match jobs.recv_timeout(TICK) {
+            self.pulse().waits();
+            let job = jobs.recv_timeout(TICK);
+            self.pulse().works();
+            match job {
                 Ok(Job::Stop(done)) => return Some(Some(done)),
-                Ok(Job::One(_, to, permit)) => {
+                Ok(Job::One(_, _, to, permit)) => {
                     Reply::One(to, Err(why.clone().into()), permit).send(&Ok(()));
                 }
-                Ok(Job::Many(commands, to, permit)) => {
+                Ok(Job::Many(commands, _, to, permit)) => {
                     let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
                     Reply::Many(to, answers, permit).send(&Ok(()));
                 }
@@ -667,6 +688,7 @@ impl Sequencer {
 
     /// Commits what there is and writes the views behind, so that the next start has nothing to apply.
     fn finish(mut self, done: oneshot::Sender<()>) {
+        self.pulse().waits();
         self.hand_over();
         if let Some(written) = self.await_written() {
             self.written(written);

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use punchline_delivery::scripted::{ScriptedCourier, Step};
-use punchline_engine::command::{Action, Command};
+use punchline_engine::command::{Action, Actor, Command};
 use punchline_engine::dispatch::RowState;
 use punchline_engine::id::Sequence;
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
+use punchline_runtime::actor::asked_by;
 use punchline_runtime::clock::TokioClock;
 use punchline_runtime::committer::{Refusal, Unavailable};
-use punchline_runtime::node::NodeOptions;
+use punchline_runtime::node::{Node, NodeOptions};
 use punchline_runtime::sequencer::fold;
 use punchline_runtime::verify::verify;
 use punchline_storage::journal::Journal;
@@ -36,6 +37,39 @@ async fn a_consumption_becomes_a_balance_and_a_webhook() {
     assert!(body.contains(r#""type":"points.credited""#) && body.contains(r#""new_balance":120"#), "{body}");
     assert!(body.contains(&format!(r#""cause_sequence":{sequence}"#)), "{body}");
     assert!(received[1].body.starts_with(br#"{"type":"punchcard.completed""#));
+    node.close().await;
+}
+
+#[tokio::test]
+async fn who_asked_is_in_the_journal() {
+    let (disk, courier) = (MemoryDisk::new(), Arc::new(ScriptedCourier::new()));
+    let node = start(&disk, &courier);
+    set_up(&node).await;
+    let actor = |method: &str| Actor { credential: Some("pk-1".parse().expect("an id")), method: method.into() };
+    let at = asked_by(actor("Register"), accepted(&node, register(1))).await;
+    // Nobody in particular, and nothing that changes anything.
+    accepted(&node, register(2)).await;
+    assert!(asked_by(actor("Register"), submit(&node, register(1))).await.is_err());
+    let block = |member_id, reason: &str| Action::BlockMember { member_id, reason: reason.into() };
+    let many = [1, 2].map(|n| Command { tenant: TENANT, request_id: None, action: block(member_id(n), "x") });
+    let blocked = asked_by(actor("Block"), node.submitter().submit_all(many.into(), false)).await.expect("taken");
+    assert!(blocked.iter().all(Result::is_ok));
+    let asked = |node: &Node| {
+        let (mut found, mut next) = (Vec::new(), Sequence(1));
+        loop {
+            let (asked, after) = node.feed().read_asked(next).expect("readable");
+            found.extend(asked.into_iter().map(|(actor, stored)| (stored.first, actor)));
+            if after == next {
+                return found;
+            }
+            next = after;
+        }
+    };
+    let expected = asked(&node);
+    let methods: Vec<&str> = expected.iter().map(|(_, actor)| actor.method.as_str()).collect();
+    assert_eq!((methods, expected[0].0), (vec!["Register", "Block", "Block"], at));
+    assert_eq!(expected[0].1, actor("Register"));
+    assert_eq!(asked(&start(&disk.after_kill(), &courier)), expected);
     node.close().await;
 }
 

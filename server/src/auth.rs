@@ -19,7 +19,7 @@
 //!
 //! - Sessions: an access token carries all there is to know, and survives a restart.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
@@ -58,7 +58,7 @@ const SIGNING_LABEL: &[u8] = b"punchline access token v1";
 /// Hands out access tokens and knows callers by them.
 pub struct Auth {
     node: Arc<Node>,
-    operator: Option<[u8; 32]>,
+    operator: RwLock<Option<[u8; 32]>>,
     tokens: Tokens,
     wrong_secrets: RateLimiter,
     /// Where a write key was found last: to be looked at again, since it may have been revoked.
@@ -149,11 +149,15 @@ impl Caller {
 impl Auth {
     /// An empty operator token lets nobody in as operator.
     pub fn new(node: Arc<Node>, operator_token: &str, master_key: &[u8; 32]) -> Auth {
-        // Hashed, so that the comparison takes as long whatever the length.
-        let operator = (!operator_token.is_empty()).then(|| hash(operator_token));
         let wrong_secrets = RateLimiter::new(WRONG_SECRETS_PER_MINUTE);
         let write_keys = Cache::new(WRITE_KEYS_CACHED);
+        let operator = RwLock::new(hash_of_operator(operator_token));
         Auth { node, operator, tokens: Tokens::new(master_key), wrong_secrets, write_keys }
+    }
+
+    /// From now on this is the operator token, and none that was before.
+    pub fn set_operator_token(&self, token: &str) {
+        *self.operator.write().unwrap_or_else(PoisonError::into_inner) = hash_of_operator(token);
     }
 
     /// Hands out an access token for a key pair.
@@ -220,6 +224,12 @@ impl Auth {
         self.caller_of(text("authorization"), text(ADVERTISER_METADATA), text(ENVIRONMENT_METADATA))
     }
 
+    /// The api key behind the access token of a call whose caller is known; `None`: it is an operator's token.
+    pub fn credential_by(&self, headers: &HeaderMap) -> Option<CredentialId> {
+        let token = bearer(headers.get("authorization")?.to_str().ok()?)?;
+        Some(self.tokens.verify(token, self.node.clock().now()).ok()?.credential)
+    }
+
     /// Who calls, by the value of the `authorization` header, and for whom.
     ///
     /// # Errors
@@ -235,7 +245,8 @@ impl Auth {
         let authorization = authorization.ok_or_else(Refused::credentials_missing)?;
         let token = bearer(authorization).ok_or_else(Refused::invalid_credentials)?;
         let directory = self.node.directory();
-        if self.operator.is_some_and(|operator| hash(token).ct_eq(&operator).into()) {
+        let operator = *self.operator.read().unwrap_or_else(PoisonError::into_inner);
+        if operator.is_some_and(|operator| hash(token).ct_eq(&operator).into()) {
             let tenant = named_tenant(&directory, advertiser, environment)?;
             return Ok(Caller { tenant, operator: true, scopes: Scopes::ALL });
         }
@@ -254,6 +265,11 @@ impl Auth {
         }
         Ok(Caller { tenant: Some(known.tenant), operator: false, scopes: known.scopes })
     }
+}
+
+/// Hashed, so that the comparison takes as long whatever the length.
+fn hash_of_operator(token: &str) -> Option<[u8; 32]> {
+    (!token.is_empty()).then(|| hash(token))
 }
 
 fn find_credential<'a>(

@@ -14,7 +14,7 @@
 mod layers;
 mod secret;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -73,6 +73,12 @@ pub struct Server {
     pub http_bind: SocketAddr,
     /// Prometheus.
     pub metrics_bind: SocketAddr,
+    /// How long the doors stay open after probes were told of the shutdown.
+    pub drain_ms: u64,
+    /// Longest that the shutdown may take from then on.
+    pub shutdown_max_ms: u64,
+    /// How long a loop may take for one step, before it counts as stuck.
+    pub stuck_after_ms: u64,
     /// Certificate for gRPC and HTTP; `None`: plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -297,6 +303,9 @@ impl Config {
                 grpc_bind: reader.bind("server.grpc_bind", dev),
                 http_bind: reader.bind("server.http_bind", dev),
                 metrics_bind: reader.bind("server.metrics_bind", dev),
+                drain_ms: reader.whole("server.drain_ms", 0..=600_000),
+                shutdown_max_ms: reader.whole("server.shutdown_max_ms", 1_000..=3_600_000),
+                stuck_after_ms: reader.whole("server.stuck_after_ms", 1_000..=3_600_000),
                 tls: reader.tls(),
             },
             storage: Storage {
@@ -340,6 +349,32 @@ impl Config {
         }
     }
 
+    /// The keys of the settings that have another value in `other`.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let [own, others] = [self, other].map(|config| {
+            let plain = toml::Table::try_from(config).expect("a Config consists of what TOML can say");
+            let mut leaves = BTreeMap::new();
+            for (section, settings) in plain {
+                flatten(section, settings, &mut leaves);
+            }
+            for (key, secret) in config.secrets() {
+                leaves.insert(key.to_owned(), toml::Value::from(secret.expose()));
+            }
+            leaves
+        });
+        let keys: BTreeSet<&String> = own.keys().chain(others.keys()).collect();
+        keys.into_iter().filter(|key| own.get(*key) != others.get(*key)).cloned().collect()
+    }
+
+    fn secrets(&self) -> [(&'static str, &Secret); 3] {
+        [
+            ("security.operator_token", &self.security.operator_token),
+            ("security.master_key", &self.security.master_key),
+            ("delivery.proxy", &self.delivery.proxy),
+        ]
+    }
+
     /// The effective configuration as TOML, secrets redacted, with the origin of what is no default.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -358,6 +393,13 @@ impl Config {
             text.push('\n');
         }
         text
+    }
+}
+
+fn flatten(key: String, value: toml::Value, leaves: &mut BTreeMap<String, toml::Value>) {
+    match value {
+        toml::Value::Table(table) => table.into_iter().for_each(|(k, v)| flatten(format!("{key}.{k}"), v, leaves)),
+        leaf => drop(leaves.insert(key, leaf)),
     }
 }
 

@@ -15,9 +15,12 @@ pub mod ingest;
 pub mod limits;
 pub mod master_key;
 pub mod refuse;
+pub mod reload;
 pub mod serve;
 pub mod state;
+pub mod systemd;
 pub mod telemetry;
+pub mod tls;
 
 pub mod demo;
 pub mod offline;

@@ -13,6 +13,7 @@
 //!   has no instant at which the whole limit is there again, which is what `X-RateLimit-Reset` names.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use punchline_engine::id::Tenant;
@@ -24,7 +25,7 @@ const WINDOW_MS: i64 = 60_000;
 /// Counts calls.
 #[derive(Debug)]
 pub struct RateLimiter {
-    per_minute: u32,
+    per_minute: AtomicU32,
     windows: Mutex<HashMap<Tenant, Window>>,
 }
 
@@ -50,7 +51,7 @@ pub struct Allowance {
 impl RateLimiter {
     /// A limiter of `per_minute` calls; 0 lets everything pass.
     pub fn new(per_minute: u32) -> RateLimiter {
-        RateLimiter { per_minute, windows: Mutex::default() }
+        RateLimiter { per_minute: per_minute.into(), windows: Mutex::default() }
     }
 
     /// Counts `calls` of `tenant`, all of them or none; `None` where there is no limit.
@@ -75,11 +76,17 @@ impl RateLimiter {
 
     /// Calls allowed in a window; 0: no limit.
     pub fn per_minute(&self) -> u32 {
-        self.per_minute
+        self.per_minute.load(Relaxed)
+    }
+
+    /// From now on `per_minute` calls; what was used in a window stays used.
+    pub fn set_per_minute(&self, per_minute: u32) {
+        self.per_minute.store(per_minute, Relaxed);
     }
 
     fn count(&self, tenant: Tenant, calls: u32, now: UnixMillis, grant: impl FnOnce(u32) -> u32) -> Option<Allowance> {
-        if self.per_minute == 0 {
+        let limit = self.per_minute();
+        if limit == 0 {
             return None;
         }
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,12 +96,13 @@ impl RateLimiter {
         if window.ends_at <= now || window.ends_at > fresh.ends_at {
             *window = fresh;
         }
-        let granted = grant(self.per_minute - window.used);
+        // A limit that was lowered may have been used up by more than there is of it.
+        let granted = grant(limit.saturating_sub(window.used));
         window.used += granted;
         let left_ms = window.ends_at.0 - now.0;
         Some(Allowance {
-            limit: self.per_minute,
-            remaining: self.per_minute - window.used,
+            limit,
+            remaining: limit.saturating_sub(window.used),
             reset_unix_s: window.ends_at.0.div_euclid(1_000) + i64::from(window.ends_at.0.rem_euclid(1_000) > 0),
             retry_after_ms: (granted < calls).then_some(left_ms.unsigned_abs()),
         })
@@ -149,6 +157,16 @@ mod tests {
         assert_eq!(limiter.closed_for_ms(TENANT, UnixMillis(10_000)), Some(50_000));
         assert_eq!(limiter.closed_for_ms(TENANT, UnixMillis(60_000)), None);
         assert_eq!(RateLimiter::new(0).take_some(TENANT, 256, now), (256, None));
+    }
+
+    #[test]
+    fn a_limit_can_be_changed() {
+        let limiter = RateLimiter::new(3);
+        for (limit, granted, remaining) in [(3, 2, 1), (1, 0, 0), (5, 2, 1), (0, 2, 0)] {
+            limiter.set_per_minute(limit);
+            let (taken, allowance) = limiter.take_some(TENANT, 2, UnixMillis(0));
+            assert_eq!((taken, allowance.map_or(0, |a| a.remaining)), (granted, remaining), "a limit of {limit}");
+        }
     }
 
     #[test]

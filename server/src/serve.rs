@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! start:    lock ▶ master key ▶ node ▶ listeners bound ▶ gRPC, HTTP, metrics
-//! shutdown: /readyz says no ▶ doors closed, calls under way end ▶ node closed ▶ lock
+//! SIGHUP:   see reload
+//! shutdown: /readyz says no ▶ drain ▶ doors closed, calls under way end ▶ node closed ▶ lock
 //! ```
 //!
 //! # Invariants
 //!
 //! - Addresses are bound before anything is served: a server that started serves on all of them.
 //! - The master key is made, and read, under the data directory's lock.
+//! - A shutdown ends within its deadline, come what may: what was acknowledged is on disk already.
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,13 +40,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cli::ServeArgs;
-use crate::config::Config;
-use crate::http::listen::TlsError;
+use crate::config::{Config, Sources};
 use crate::http::{self, Http};
 use crate::master_key::{self, MasterKeyError};
 use crate::refuse::Refused;
 use crate::state::State;
-use crate::{dev, grpc, telemetry};
+use crate::tls::{Certificate, TlsError};
+use crate::{dev, grpc, reload, systemd, telemetry, tls};
 
 /// `EX_SOFTWARE` of sysexits.h: something failed.
 const EXIT_FAILED: u8 = 70;
@@ -73,14 +75,6 @@ pub enum StartError {
     /// Certificate or key.
     #[error("{0}; see server.tls.cert_file and server.tls.key_file")]
     Tls(#[from] TlsError),
-    /// The same, for gRPC.
-    #[error("cannot read {path}: {source}; see server.tls.cert_file and server.tls.key_file", path = path.display())]
-    TlsFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
     /// A dialect file.
     #[error("{0}; dialect files are in delivery.dialects_dir")]
     Dialect(String),
@@ -138,7 +132,7 @@ pub enum StartError {
 impl StartError {
     fn exit_code(&self) -> u8 {
         match self {
-            StartError::Tls(_) | StartError::TlsFile { .. } | StartError::NotLoopback { .. } => EXIT_CONFIG,
+            StartError::Tls(_) | StartError::NotLoopback { .. } => EXIT_CONFIG,
             StartError::NotDevData | StartError::KnownCredentials { .. } | StartError::Dialect(_) => EXIT_CONFIG,
             StartError::MasterKey(MasterKeyError::Missing { .. } | MasterKeyError::Malformed { .. }) => EXIT_CONFIG,
             StartError::Open(error) if matches!(**error, OpenError::Keys(KeysError::MasterKey { .. })) => EXIT_CONFIG,
@@ -159,7 +153,11 @@ pub struct Running {
     pub state: Arc<State>,
     /// The node behind them.
     pub node: Arc<Node>,
-    http: Arc<Http>,
+    /// What is shown to whoever connects, where there is TLS.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The HTTP door.
+    pub http: Arc<Http>,
+    drain: Duration,
     stop: watch::Sender<bool>,
     stop_metrics: watch::Sender<bool>,
     doors: Vec<JoinHandle<()>>,
@@ -178,11 +176,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 /// As [`start`]; with `dev`, the development data is there before the first request is answered.
 async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
     let recorder = telemetry::install_metrics()?;
-    let tls = config.server.tls.as_ref().map(http::listen::tls_config).transpose()?;
-    let grpc_tls = match &config.server.tls {
-        Some(tls) => Some((pem(&tls.cert_file)?, pem(&tls.key_file)?)),
-        None => None,
-    };
+    let pair = config.server.tls.as_ref().map(tls::read).transpose()?;
+    let certificate = pair.map(Certificate::new);
+    let tls = certificate.as_ref().map(Certificate::server_config);
+    let grpc_tls = tls.clone();
     let (grpc_listener, grpc_addr) = bind("gRPC", "server.grpc_bind", config.server.grpc_bind).await?;
     let (http_listener, http_addr) = bind("HTTP", "server.http_bind", config.server.http_bind).await?;
     let (metrics_listener, metrics_addr) = bind("metrics", "server.metrics_bind", config.server.metrics_bind).await?;
@@ -199,7 +196,9 @@ async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
     let token = config.security.operator_token.expose();
     let state = State::new(node.clone(), token, &master_key, Some(data_dir));
     let state = state.with_grpc_limit(config.ingest.rate_limit_grpc_per_minute);
-    let state = Arc::new(state.with_backup(config.backup.configured(), config.retention.journal_keep_days));
+    let mut state = state.with_backup(config.backup.configured(), config.retention.journal_keep_days);
+    state.stuck_after = Duration::from_millis(config.server.stuck_after_ms);
+    let state = Arc::new(state);
     if let Some(manifest) = config.backup.configured().and_then(backup_in) {
         backed_up(manifest.made_at());
     }
@@ -222,16 +221,32 @@ async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
     let metrics = vec![
         tokio::spawn(http::listen::serve(metrics_listener, metrics_router, None, metrics_stopped)),
         tokio::spawn(telemetry::upkeep(recorder)),
+        tokio::spawn(systemd::watch(state.clone())),
     ];
-    Ok(Running { grpc_addr, http_addr, metrics_addr, state, node, http, stop, stop_metrics, doors, metrics })
+    let drain = Duration::from_millis(config.server.drain_ms);
+    Ok(Running {
+        grpc_addr,
+        http_addr,
+        metrics_addr,
+        state,
+        node,
+        certificate,
+        http,
+        drain,
+        stop,
+        stop_metrics,
+        doors,
+        metrics,
+    })
 }
 
 impl Running {
-    /// Closes the doors, lets what is under way end, and closes the node. Gives why the node had stopped
+    /// Says no to probes, closes the doors a while later, lets what is under way end, and closes the node. Gives why the node had stopped
     /// by itself, if it had.
     pub async fn shutdown(self) -> Option<Unavailable> {
         let failed = self.node.stopped();
-        self.http.announce_shutdown();
+        self.state.announce_shutdown();
+        tokio::time::sleep(self.drain).await;
         self.stop.send_replace(true);
         for door in self.doors {
             if let Err(error) = door.await {
@@ -256,12 +271,8 @@ async fn bind(
     Ok((listener, bound))
 }
 
-fn pem(path: &Path) -> Result<Vec<u8>, StartError> {
-    std::fs::read(path).map_err(|source| StartError::TlsFile { path: path.to_owned(), source })
-}
-
 /// The built-in dialects, and the operator's own.
-fn dialects(config: &Config) -> Result<Arc<Dialects>, StartError> {
+pub(crate) fn dialects(config: &Config) -> Result<Arc<Dialects>, StartError> {
     let mut dialects = Dialects::builtin();
     let dir = &config.delivery.dialects_dir;
     if dir.as_os_str().is_empty() {
@@ -325,14 +336,14 @@ fn backup_in(directory: &Path) -> Option<Manifest> {
     found.inspect_err(|error| tracing::warn!(%error, "the backup cannot be read")).ok().flatten()
 }
 
-/// `punchline serve`: runs until SIGINT or SIGTERM.
+/// `punchline serve`: runs until SIGINT or SIGTERM; reads `sources` anew at each SIGHUP.
 #[must_use]
-pub fn run(config: Config, args: &ServeArgs) -> ExitCode {
+pub fn run(config: Config, sources: &Sources, args: &ServeArgs) -> ExitCode {
     telemetry::init_log(&config.log);
     raise_descriptors(config.delivery.in_flight_max);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| StartError::System { what: "start the async runtime", source });
-    let served = runtime.and_then(|runtime| runtime.block_on(serve(&config, args.dev)));
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(&config, sources, args.dev)));
     match served {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(why)) => {
@@ -346,10 +357,11 @@ pub fn run(config: Config, args: &ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, StartError> {
+async fn serve(config: &Config, sources: &Sources, is_dev: bool) -> Result<Option<Unavailable>, StartError> {
     let listen = |kind| signal(kind).map_err(|source| StartError::System { what: "listen for signals", source });
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
     if is_dev {
         dev::check(config)?;
     }
@@ -371,10 +383,28 @@ async fn serve(config: &Config, is_dev: bool) -> Result<Option<Unavailable>, Sta
     } else if config.security.operator_token.is_empty() {
         tracing::warn!("security.operator_token is empty: nobody can administer this server");
     }
-    any(&mut interrupt, &mut terminate).await;
+    systemd::ready("serving");
+    loop {
+        tokio::select! {
+            () = any(&mut interrupt, &mut terminate) => break,
+            _ = hang_up.recv() => {
+                systemd::reloading();
+                reload::reload_and_tell(&running, config, sources);
+                systemd::ready("serving");
+            }
+        }
+    }
+    systemd::stopping();
     tracing::info!("shutting down; a second signal ends at once");
+    let deadline = running.drain + Duration::from_millis(config.server.shutdown_max_ms);
+    let state = running.state.clone();
     let failed = tokio::select! {
         failed = running.shutdown() => failed.filter(|why| matches!(why, Unavailable::Stopped { .. })),
+        () = tokio::time::sleep(deadline) => {
+            let stuck = state.stuck().join(", ");
+            tracing::error!(deadline = ?deadline, stuck, "ended before everything was closed");
+            std::process::exit(i32::from(EXIT_FAILED));
+        }
         // What was acknowledged is on disk: ending now loses nothing.
         () = any(&mut interrupt, &mut terminate) => {
             tracing::warn!("ended before everything was closed");

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use punchline_engine::time::UnixMillis;
 use punchline_runtime::node::Node;
@@ -28,7 +30,13 @@ pub struct State {
     pub fact_types: FactTypes,
     /// When the server started.
     pub started_at: UnixMillis,
+    /// How long a loop may take for one step, before it counts as stuck.
+    pub stuck_after: Duration,
+    closing: AtomicBool,
 }
+
+/// `stuck_after`, unless it is set.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 impl State {
     /// What is shared about `node`, as of now.
@@ -38,6 +46,8 @@ impl State {
             grpc_limit: RateLimiter::new(0),
             fact_types: FactTypes::default(),
             started_at: node.clock().now(),
+            stuck_after: STUCK_AFTER,
+            closing: AtomicBool::new(false),
             data_dir,
             backup_dir: None,
             journal_keep_days: 0,
@@ -55,5 +65,25 @@ impl State {
     #[must_use]
     pub fn with_grpc_limit(self, per_minute: u32) -> State {
         State { grpc_limit: RateLimiter::new(per_minute), ..self }
+    }
+
+    /// The loops that are stuck, by name.
+    pub fn stuck(&self) -> Vec<&'static str> {
+        self.node.stuck(self.stuck_after)
+    }
+
+    /// Whether it takes in and delivers: as `/readyz` says.
+    pub fn is_ready(&self) -> bool {
+        !self.is_closing() && self.node.stopped().is_none() && self.stuck().is_empty()
+    }
+
+    /// From now on `/readyz` and the health service say no, so that nobody sends more.
+    pub fn announce_shutdown(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server goes down.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 }

@@ -20,7 +20,9 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use punchline_runtime::node::Node;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -44,6 +46,7 @@ const BATCH_EVENTS: &[f64] =
     &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0, 50_000.0];
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 enum Kind {
     Counter,
@@ -111,6 +114,19 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
     ("delivery_log_size_bytes", Kind::Gauge, Unit::Bytes, "Space that the delivery log takes."),
     ("subscriptions", Kind::Gauge, Unit::Count, "Subscriptions, by state."),
     ("dead_letters_total", Kind::Counter, Unit::Count, "Deliveries given up after their last attempt, by reason."),
+    ("ready", Kind::Gauge, Unit::Count, "Whether it takes in and delivers, as /readyz says: 1 or 0."),
+    (
+        "job_last_success_timestamp_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        "When a job of the clock last succeeded, by job.",
+    ),
+    (
+        "loops_stuck",
+        Kind::Gauge,
+        Unit::Count,
+        "Loops that make no progress: sequencer, committer, write-behind, dispatcher.",
+    ),
     (
         "ledger_imbalance",
         Kind::Gauge,
@@ -123,14 +139,26 @@ const METRICS: &[(&str, Kind, Unit, &str)] = &[
 pub fn init_log(log: &Log) {
     // The filter was checked with the configuration.
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_default();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // It would say so on stderr, and panic where nothing can be said there: a full disk must not end the server.
-    let builder = builder.log_internal_errors(false);
+    let lines = lines.log_internal_errors(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
     // An embedding process may have a log of its own: then that one is used.
-    drop(match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    });
+    if tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().is_ok() {
+        drop(FILTER.set(handle));
+    }
+}
+
+/// From now on what `filter` lets through is logged; it was checked with the configuration.
+pub fn set_filter(filter: &str) {
+    if let Some(handle) = FILTER.get() {
+        // The log lives as long as the process does.
+        drop(handle.reload(EnvFilter::try_new(filter).unwrap_or_default()));
+    }
 }
 
 /// Installs the recorder of this process, once; gives its handle.

@@ -20,6 +20,7 @@
 use std::fmt::Display;
 
 use prost::Message;
+use punchline_engine::command::Actor;
 use punchline_engine::dispatch::{DeliveryRow, DeliveryState};
 use punchline_engine::event::Record;
 use punchline_engine::loyalty::item::Item;
@@ -130,6 +131,41 @@ pub fn encode_record_into(record: &Record, keys: &MemberKeys, out: &mut Vec<u8>)
 /// The first field that is missing or not valid.
 pub fn decode_record(bytes: &[u8], keys: &MemberKeys) -> Result<Record, CodecError> {
     record::from_wire(parse("Record", bytes)?, keys)
+}
+
+/// Whether nothing is in the record but how far deliveries have come, which is told to nobody. Costs a small part
+/// of decoding it.
+///
+/// # Errors
+///
+/// Bytes that are no record.
+pub fn is_mere_report(bytes: &[u8]) -> Result<bool, CodecError> {
+    let report = parse::<wire::RecordReport>("RecordReport", bytes)?;
+    Ok(report.events.iter().all(|event| event.delivery_progressed.is_some()))
+}
+
+/// Appends to the bytes of a record who asked for it.
+pub fn encode_actor_into(actor: &Actor, out: &mut Vec<u8>) {
+    let Actor { credential, method } = actor.clone();
+    let credential_id = credential.map(|id| id.to_string()).unwrap_or_default();
+    let actor = wire::RecordActor { actor: Some(wire::Actor { credential_id, method }) };
+    actor.encode(out).expect("a Vec has room for as much as memory holds");
+}
+
+/// Who asked for the record that these bytes are, where it says so.
+///
+/// # Errors
+///
+/// The first field that is not valid.
+pub fn decode_actor(bytes: &[u8]) -> Result<Option<Actor>, CodecError> {
+    let Some(wire::Actor { credential_id, method }) = parse::<wire::RecordActor>("RecordActor", bytes)?.actor else {
+        return Ok(None);
+    };
+    let credential = match credential_id.as_str() {
+        "" => None,
+        given => Some(word::id("actor.credential_id", given)?),
+    };
+    Ok(Some(Actor { credential, method }))
 }
 
 /// The row of a member.

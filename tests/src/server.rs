@@ -64,6 +64,7 @@ pub struct Setup {
     through: Vec<String>,
     arguments: Vec<String>,
     tls_domain: Option<(String, String)>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -71,6 +72,20 @@ impl Setup {
     #[must_use]
     pub fn with(mut self, key: &str, value: impl ToString) -> Setup {
         self.settings.push((key.into(), value.to_string()));
+        self
+    }
+
+    /// Leaves a setting to what else says it, a file for instance.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Setup {
+        self.settings.retain(|(own, _)| own != key);
+        self
+    }
+
+    /// A variable of its environment that is no setting.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl ToString) -> Setup {
+        self.environment.push((name.into(), value.to_string()));
         self
     }
 
@@ -125,12 +140,18 @@ pub struct Server {
 impl Server {
     /// A server with an operator token, that may send webhooks to loopback.
     pub fn setup() -> Setup {
-        Setup { settings: Vec::new(), through: Vec::new(), arguments: Vec::new(), tls_domain: None }
-            .with("security.operator_token", OPERATOR_TOKEN)
-            .with("delivery.allow_http", true)
-            .with("delivery.allow_private", "127.0.0.0/8")
-            .with("ingest.rate_limit_http_per_minute", 0)
-            .with("log.filter", "info")
+        Setup {
+            settings: Vec::new(),
+            through: Vec::new(),
+            arguments: Vec::new(),
+            tls_domain: None,
+            environment: Vec::new(),
+        }
+        .with("security.operator_token", OPERATOR_TOKEN)
+        .with("delivery.allow_http", true)
+        .with("delivery.allow_private", "127.0.0.0/8")
+        .with("ingest.rate_limit_http_per_minute", 0)
+        .with("log.filter", "info")
     }
 
     /// [`setup`](Server::setup) as it is, started.
@@ -205,20 +226,25 @@ impl Server {
         child.wait().expect("a child can be waited for");
     }
 
+    /// Sends it a signal, as `-HUP`.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "the server had ended by itself\n{}", self.log_tail());
+    }
+
     /// SIGTERM, and how it ended.
     ///
     /// # Panics
     ///
     /// If it does not end in time.
     pub async fn stop(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("the server runs");
-        let pid = child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(sent.success(), "the server had ended by itself\n{}", self.log_tail());
-        until("the server stops after SIGTERM", STOP_MAX, async || {
-            child.try_wait().expect("a child can be waited for").ok_or("it still runs")
-        })
-        .await
+        self.signal("-TERM");
+        self.ended().await
     }
 
     /// Starts it, on the data directory as it is, and waits until it serves.
@@ -341,12 +367,18 @@ impl Server {
         for (key, value) in own.into_iter().chain(set) {
             command.env(format!("PUNCHLINE_{}", key.to_uppercase().replace('.', "__")), value);
         }
+        command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Everything that it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The last lines that it logged.
     pub fn log_tail(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }

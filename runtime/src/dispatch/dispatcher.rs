@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram};
@@ -27,6 +27,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Refusal, Unavailable};
 use crate::feed::Feed;
 use crate::node::Submitter;
+use crate::pulse::{Pulse, Pulsing};
 
 /// Rows read at once when a worker starts.
 const ROWS_PAGE: usize = 1_024;
@@ -44,7 +45,7 @@ pub struct Shared {
     /// Makes attempts.
     pub couriers: Couriers,
     /// What targets are checked by.
-    pub rulebook: Rulebook,
+    rulebook: RwLock<Arc<Rulebook>>,
     /// Places for attempts, over all subscriptions.
     pub in_flight: Semaphore,
     /// How many places there are.
@@ -59,6 +60,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What targets are checked by, as of now.
+    pub fn rulebook(&self) -> Arc<Rulebook> {
+        self.rulebook.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The connections of a consumer.
     pub(super) fn hub(&self, id: SubscriptionId) -> Arc<Hub> {
         self.hubs.lock().expect("nothing panics while it holds the hubs").entry(id).or_default().clone()
@@ -99,6 +105,7 @@ pub struct WorkerStats {
     /// The breaker: 0 closed, 1 open, 2 half-open.
     breaker: AtomicU64,
     breaker_open_until: AtomicI64,
+    pulse: Arc<Pulse>,
 }
 
 impl WorkerStats {
@@ -159,6 +166,8 @@ pub(super) struct Handle {
 pub struct Dispatcher {
     pub(super) shared: Arc<Shared>,
     workers: Mutex<BTreeMap<SubscriptionId, Handle>>,
+    /// Of what starts and tells the workers.
+    pulse: Arc<Pulse>,
 }
 
 /// Why a delivery cannot be retried now.
@@ -188,7 +197,7 @@ impl Dispatcher {
             clock,
             feed,
             couriers,
-            rulebook,
+            rulebook: RwLock::new(Arc::new(rulebook)),
             in_flight,
             in_flight_max,
             budget: Arc::default(),
@@ -197,7 +206,7 @@ impl Dispatcher {
             metrics,
             log,
         };
-        Arc::new(Dispatcher { shared: Arc::new(shared), workers: Mutex::default() })
+        Arc::new(Dispatcher { shared: Arc::new(shared), workers: Mutex::default(), pulse: Arc::default() })
     }
 
     pub(super) fn workers(&self) -> MutexGuard<'_, BTreeMap<SubscriptionId, Handle>> {
@@ -295,7 +304,7 @@ impl Dispatcher {
                 }
             };
             let (forward, receiver) = mpsc::unbounded_channel();
-            let mut running = tokio::spawn(worker.run(receiver));
+            let mut running = tokio::spawn(Pulsing::new(stats.pulse.clone(), worker.run(receiver)));
             let ended = loop {
                 tokio::select! {
                     ended = &mut running => break ended,
@@ -352,6 +361,30 @@ impl Dispatcher {
         jobs.retain(|job| job.state == JobState::Running);
         let loaded = Loaded { cursor: state.cursor.max(created), rows, breaker: state.breaker, jobs };
         Ok(Worker::new(tenant, entry, self.shared.clone(), stats.clone(), loaded))
+    }
+
+    /// What targets are checked by, as of now.
+    pub(crate) fn rulebook(&self) -> Arc<Rulebook> {
+        self.shared.rulebook()
+    }
+
+    /// From now on targets are checked by `rulebook`; those that are being sent to, too.
+    pub(crate) fn set_rulebook(&self, rulebook: Rulebook) {
+        *self.shared.rulebook.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rulebook);
+        for worker in self.workers().values() {
+            drop(worker.controls.send(Control::Configured(Box::new(worker.entry.clone()))));
+        }
+    }
+
+    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// The subscriptions whose workers have made no step of their work for `stuck_after`, as far as was looked.
+    pub fn stuck(&self, stuck_after: Duration) -> Vec<SubscriptionId> {
+        // Not waited for: who holds it may be stuck, and is seen by its own pulse.
+        let Ok(workers) = self.workers.try_lock() else { return Vec::new() };
+        workers.iter().filter(|(_, handle)| handle.stats.pulse.is_stuck(stuck_after)).map(|(id, _)| *id).collect()
     }
 
     /// The counters of a subscription's worker.
@@ -517,7 +550,7 @@ impl Dispatcher {
     ///
     /// [`TargetError`] where it cannot be.
     pub fn target(&self, entry: &SubscriptionEntry) -> Result<Target, TargetError> {
-        Target::new(entry, &self.shared.rulebook)
+        Target::new(entry, &self.shared.rulebook())
     }
 
     /// Sends `example` to a subscription now: neither retried nor counted nor in order.

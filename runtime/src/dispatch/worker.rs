@@ -185,7 +185,7 @@ impl Worker {
         }
         let types = entry.definition.event_types.mask();
         self.follower.set_wanted(Wanted { tenant: self.tenant, types, member: None });
-        self.target = match Target::new(entry, &self.shared.rulebook) {
+        self.target = match Target::new(entry, &self.shared.rulebook()) {
             Ok(target) => Some(Arc::new(target)),
             Err(error) => {
                 tracing::error!(subscription = %self.id, %error, "nothing can be sent to this subscription");

@@ -1,11 +1,13 @@
-//! `advertisers`, `credentials`, `status`: what operators do.
+//! `advertisers`, `credentials`, `status`, `audit`: what operators do.
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use prost_types::Timestamp;
 use punchline_proto::v1;
 use punchline_proto::v1::admin_service_client::AdminServiceClient;
 
 use super::client::{Client, ListOptions};
 use super::failure::Failure;
+use super::input;
 use super::message::{json, json_all, json_of};
 use super::output::{self, Answer};
 
@@ -61,6 +63,59 @@ pub(super) enum ScopeName {
     Ingest,
     Read,
     Manage,
+}
+
+/// Who asked for what: calls that changed something, oldest first
+#[derive(Args, Debug)]
+pub(super) struct AuditArgs {
+    /// From this position on
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
+    from: u64,
+    /// From this time on, as 2025-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = input::time)]
+    from_time: Option<Timestamp>,
+    /// Only of this api key, or of `operator`
+    #[arg(long, value_name = "KEY", default_value = "")]
+    actor: String,
+    /// Only about this id: a subscription's, a member's, a campaign's
+    #[arg(long, value_name = "ID", default_value = "")]
+    resource: String,
+    #[command(flatten)]
+    list: ListOptions,
+}
+
+const AUDIT_COLUMNS: &[&str] = &[
+    "sequence",
+    "time",
+    "advertiser_id",
+    "environment",
+    "actor",
+    "method",
+    "event_types",
+    "resource_ids",
+    "request_id",
+];
+
+pub(super) async fn audit(args: AuditArgs, client: &Client) -> Result<Answer, Failure> {
+    let mut admin = AdminServiceClient::new(client.service());
+    let entries = args
+        .list
+        .collect(async |page_size, page_token: String| {
+            // The position is the token: there is no end but the head.
+            let from_sequence = page_token.parse().unwrap_or(args.from);
+            let request = v1::ReadAuditTrailRequest {
+                from_sequence,
+                from_time: args.from_time,
+                page_size,
+                actor: args.actor.clone(),
+                resource_id: args.resource.clone(),
+            };
+            let page = admin.read_audit_trail(request).await?.into_inner();
+            let more = page.next_sequence <= page.head_sequence && page.next_sequence > from_sequence;
+            Ok((page.entries, if more { page.next_sequence.to_string() } else { String::new() }))
+        })
+        .await?;
+    Ok(Answer::Rows(AUDIT_COLUMNS, json_all(&entries)))
 }
 
 const CREDENTIAL_COLUMNS: &[&str] = &["api_key", "scopes", "description", "write_key", "created_at", "revoked_at"];

@@ -37,7 +37,7 @@ api_messages! {
     Account Advertiser Attempt Balance Campaign Consumer Coupon CouponBook Credential Delivery DeliveryJob Dialect
     DropDeadLettersResponse Entry Event EventType FactType Hold Job Member Obligation PunchcardState Receipt Redemption Reward
     Segment Settings SimulateConsumptionResponse SimulatedRule SimulationResult Standing Subscription
-    AddCouponsResponse CreateBackupResponse CreateCouponBookResponse CreateSubscriptionResponse ExplainEntryResponse
+    AddCouponsResponse AuditEntry CreateBackupResponse CreateCouponBookResponse CreateSubscriptionResponse ExplainEntryResponse
     GetStatusResponse IssueCredentialResponse RotateSecretResponse SendGiftCardResponse TestSubscriptionResponse
     TrimJournalResponse
 }

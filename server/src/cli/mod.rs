@@ -77,6 +77,8 @@ enum Command {
     Healthcheck,
     /// How a server is: positions, sizes, backlog
     Status,
+    /// Who asked for what: calls that changed something, oldest first
+    Audit(admin::AuditArgs),
     /// Take advertisers on
     Advertisers {
         #[command(subcommand)]
@@ -301,7 +303,10 @@ pub fn main() -> ExitCode {
 pub fn run(cli: Cli) -> ExitCode {
     let format = cli.output;
     let outcome = match cli.command {
-        Command::Serve(ref args) => return with_config(&cli, &args.config, args.dev, |c| crate::serve::run(c, args)),
+        Command::Serve(ref args) => {
+            let sources = sources(&cli, &args.config, args.dev);
+            return with_config(&cli, &args.config, args.dev, |c| crate::serve::run(c, &sources, args));
+        }
         Command::Demo(ref args) => return crate::demo::run(args, format),
         Command::Verify(ref args) => {
             return with_config(&cli, &args.config, false, |c| crate::offline::verify(&c, format));
@@ -344,10 +349,14 @@ fn finish(outcome: Result<(), Failure>) -> ExitCode {
 }
 
 fn load(cli: &Cli, flags: &ConfigFlags, dev: bool) -> Result<Config, Failure> {
+    Ok(Config::load(&sources(cli, flags, dev))?)
+}
+
+fn sources(cli: &Cli, flags: &ConfigFlags, dev: bool) -> Sources {
     let mut sources = Sources { dev, ..Sources::of_process(cli.config.clone()) };
     sources.flags.extend(flags.data_dir.iter().map(|dir| ("storage.data_dir".to_owned(), dir.clone())));
     sources.flags.extend(flags.set.iter().cloned());
-    Ok(Config::load(&sources)?)
+    sources
 }
 
 fn config(cli: &Cli, command: &ConfigCommand) -> Result<Answer, Failure> {
@@ -381,6 +390,7 @@ fn remote(command: Command, options: &ClientOptions, format: Format) -> Result<A
         let client = Client::connect(options).await?;
         match command {
             Command::Status => admin::status(&client).await,
+            Command::Audit(args) => admin::audit(args, &client).await,
             Command::Advertisers { command } => admin::advertisers(command, &client).await,
             Command::Credentials { command } => admin::credentials(command, &client).await,
             Command::Campaigns { command } => campaigns::run(command, &client).await,

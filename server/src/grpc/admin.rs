@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use punchline_engine::command::Action;
 use punchline_engine::event::Event;
-use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Tenant};
+use punchline_engine::id::{AdvertiserId, CredentialId, Environment, Sequence, Tenant};
 use punchline_engine::loyalty::job::Job;
 use punchline_engine::loyalty::tenant::{Credential, NO_SECRET, Scope};
 use punchline_engine::rejection::Rejection;
@@ -24,11 +24,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::event::first_at;
-use super::{Answer, Api};
+use super::{Answer, Api, audit};
 use crate::auth;
 use crate::convert::admin::{advertiser, backup, credential, job, scopes};
 use crate::convert::page::{self, List};
-use crate::convert::{id, optional_id, timestamp};
+use crate::convert::{id, instant, optional_id, timestamp};
 use crate::refuse::Refused;
 
 /// Random bytes of an `apiSecret`.
@@ -267,6 +267,27 @@ impl AdminService for Api {
             kept_from_sequence: trimmed.kept_from.0,
             held_by: trimmed.held.iter().take(HOLDS_TOLD_MAX).map(hold).collect(),
         }))
+    }
+
+    async fn read_audit_trail(
+        &self,
+        request: Request<v1::ReadAuditTrailRequest>,
+    ) -> Answer<v1::ReadAuditTrailResponse> {
+        let (caller, request) = self.operator(request)?;
+        let selected = audit::Selected::of(caller.tenant, &request)?;
+        let size = page::size(request.page_size)?;
+        let time = request.from_time.map(|time| instant("from_time", time)).transpose()?;
+        let from = Sequence(request.from_sequence.max(1));
+        let read = self.journal(move |feed| {
+            let from = match time {
+                Some(time) => from.max(first_at(feed, time)?),
+                None => from,
+            };
+            audit::read(feed, &selected, from, size)
+        });
+        let (entries, next) = read.await?;
+        let (next_sequence, head_sequence) = (next.0, self.head().0);
+        Ok(Response::new(v1::ReadAuditTrailResponse { entries, next_sequence, head_sequence }))
     }
 
     async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Answer<v1::ListJobsResponse> {

@@ -1,8 +1,9 @@
-//! Connections, bounded in number.
+//! Connections, bounded in number, encrypted where configured.
 //!
 //! # What is absent on purpose
 //!
 //! - Refusals: beyond the bound connections wait in the system's queue, as on the HTTP door.
+//! - Tonic's TLS: its certificate is read once, and ours is reloaded.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,25 +11,33 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::http::listen::HANDSHAKE_TIME_MAX;
 
 /// Pause where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections, at most `max` open at once.
-pub(super) fn accept(listener: TcpListener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
+/// Accepts connections, at most `max` open at once, those among them whose handshake is under way.
+pub(super) fn accept(
+    listener: TcpListener,
+    max: usize,
+    tls: Option<TlsAcceptor>,
+) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(max));
-    stream::unfold((listener, places), |(listener, places)| async {
+    let accepted = stream::unfold((listener, places), |(listener, places)| async {
         let place = places.clone().acquire_owned().await.ok()?;
         let accepted = match listener.accept().await {
             Ok((stream, _)) => {
                 // Answers are small: never wait for more to send.
                 drop(stream.set_nodelay(true));
-                Ok(Connection { stream, _place: place })
+                Ok((stream, place))
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -37,32 +46,65 @@ pub(super) fn accept(listener: TcpListener, max: usize) -> impl Stream<Item = io
             }
         };
         Some((accepted, (listener, places)))
-    })
+    });
+    let opened = accepted.map(move |accepted| {
+        let tls = tls.clone();
+        async move {
+            let (stream, place) = accepted?;
+            let stream = match tls {
+                None => Socket::Plain(stream),
+                Some(tls) => match tokio::time::timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
+                    Ok(done) => Socket::Tls(Box::new(done?)),
+                    Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                },
+            };
+            Ok(Connection { stream, _place: place })
+        }
+    });
+    opened.buffer_unordered(max)
 }
 
 /// An open connection, which keeps its place until it is closed.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     _place: OwnedSemaphorePermit,
+}
+
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Calls a method of whichever it is.
+macro_rules! either {
+    ($connection:expr, $stream:ident => $call:expr) => {
+        match &mut $connection.stream {
+            Socket::Plain($stream) => $call,
+            Socket::Tls($stream) => $call,
+        }
+    };
 }
 
 impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        match &self.stream {
+            Socket::Plain(stream) => stream.connect_info(),
+            Socket::Tls(stream) => stream.get_ref().0.connect_info(),
+        }
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -70,32 +112,35 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Socket::Plain(stream) => stream.is_write_vectored(),
+            Socket::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::{FutureExt, StreamExt};
+    use futures_util::FutureExt;
 
     #[tokio::test]
     async fn connections_are_bounded() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
-        let mut accepted = Box::pin(accept(listener, 2));
+        let mut accepted = Box::pin(accept(listener, 2, None));
         let _clients = [(); 3].map(|()| std::net::TcpStream::connect(address).expect("connects"));
         let first = accepted.next().await;
         let _second = accepted.next().await.expect("goes on").expect("accepted");

@@ -22,6 +22,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::{Counter, Histogram};
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use punchline_engine::command::Actor;
+use punchline_engine::id::{CredentialId, Tenant};
+use punchline_runtime::actor::asked_by;
 use punchline_runtime::clock::Stopwatch;
 use tokio::time::Sleep;
 use tonic::body::Body;
@@ -55,6 +58,8 @@ const CODES: [&str; 17] = [
 
 /// What begins the path of a call that must say who calls; health and reflection need not.
 const OWN_PATHS: &str = "/punchline.v1.";
+/// How the names of calls begin that change nothing.
+const READ_VERBS: [&str; 6] = ["Explain", "Get", "List", "Lookup", "Read", "Simulate"];
 /// Longest that a single message may take to arrive: the largest one at 140 KB/s.
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(30);
 const GRPC_STATUS: &str = "grpc-status";
@@ -66,6 +71,8 @@ struct Method {
     name: String,
     /// Whether what it refuses is counted as consumptions refused.
     takes_consumptions: bool,
+    /// Whether it is written down who asked: not of what is taken in, which is known by its key, nor of what is read.
+    is_written_down: bool,
     /// Whether it answers with a stream.
     streams: bool,
     /// Whether it is sent a stream: then nobody knows how long that takes.
@@ -85,6 +92,7 @@ impl Method {
             service: service.into(),
             name: name.into(),
             takes_consumptions,
+            is_written_down: service != "IngestService" && !READ_VERBS.iter().any(|verb| name.starts_with(verb)),
             streams,
             is_sent_stream,
             duration,
@@ -197,27 +205,42 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = self.methods.at(request.uri().path());
         let mut call = Call { method, watch: Stopwatch::start(), code: Code::Cancelled };
-        if request.uri().path().starts_with(OWN_PATHS) {
-            match self.state.auth.caller_by(request.headers()) {
-                // For the handler, which need not ask again.
-                Ok(caller) => drop(request.extensions_mut().insert(caller)),
-                Err(refused) => {
-                    call.ended(refused.code);
-                    if call.method.takes_consumptions {
-                        // How many there were is not known: nobody has read them.
-                        ingest::count_refused(refused.reason, 1);
-                    }
-                    return Box::pin(async { Ok(refused.into_status().into_http()) });
+        let is_own = request.uri().path().starts_with(OWN_PATHS);
+        let caller = is_own.then(|| self.state.auth.caller_by(request.headers())).transpose();
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(refused) => {
+                call.ended(refused.code);
+                if call.method.takes_consumptions {
+                    // How many there were is not known: nobody has read them.
+                    ingest::count_refused(refused.reason, 1);
                 }
+                return Box::pin(async { Ok(refused.into_status().into_http()) });
             }
+        };
+        if let Some(caller) = caller {
+            // For the handler, which need not ask again.
+            request.extensions_mut().insert(caller);
         }
         let request = match call.method.is_sent_stream {
             true => request,
             false => request.map(|inner| Body::new(TimedBody { inner, time_max: MESSAGE_TIME_MAX, late: None })),
         };
+        let tenant = caller.and_then(|caller| caller.tenant);
+        let actor = caller.filter(|_| call.method.is_written_down).map(|_| Actor {
+            credential: self.state.auth.credential_by(request.headers()),
+            method: format!("{}/{}", call.method.service, call.method.name),
+        });
         let answered = self.inner.call(request);
         Box::pin(async move {
-            let mut response = answered.await?;
+            let mut response = match actor {
+                Some(actor) => {
+                    let response = asked_by(actor.clone(), answered).await?;
+                    log_refusal(&actor, tenant, response.headers());
+                    response
+                }
+                None => answered.await?,
+            };
             explain(response.headers_mut());
             match code_of(response.headers()) {
                 Some(code) => call.ended(code),
@@ -233,6 +256,14 @@ where
 
 fn code_of(headers: &HeaderMap) -> Option<Code> {
     headers.get(GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+/// What was refused is in no record: the log says who asked for it.
+fn log_refusal(actor: &Actor, tenant: Option<Tenant>, headers: &HeaderMap) {
+    let Some(code) = code_of(headers).filter(|code| *code != Code::Ok) else { return };
+    let by = actor.credential.as_ref().map_or("operator", CredentialId::as_str);
+    let tenant = tenant.map(|tenant| tenant.to_string());
+    tracing::info!(actor = by, method = actor.method, tenant, code = CODES[code as usize], "a change was refused");
 }
 
 /// Gives an error of the framework's own an `ErrorInfo`, and the code that a client expects.

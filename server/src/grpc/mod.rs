@@ -15,6 +15,7 @@
 //! - What reads the journal's blocks runs on the blocking pool.
 
 mod admin;
+mod audit;
 mod campaign;
 mod connection;
 mod consume;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use punchline_proto::v1;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -50,17 +52,17 @@ const SERVICES: [&str; 9] = [
     "punchline.v1.AdminService",
 ];
 
-/// Serves until `shutdown`, then lets what is under way end. `tls` is certificate chain and key, as PEM.
+/// Serves until `shutdown`, then lets what is under way end.
 ///
 /// To be called after the metrics recorder is installed.
 ///
 /// # Errors
 ///
-/// What TLS or the listener says.
+/// What the listener says.
 pub async fn serve(
     state: Arc<State>,
     listener: TcpListener,
-    tls: Option<(Vec<u8>, Vec<u8>)>,
+    tls: Option<Arc<ServerConfig>>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let (going_down, down) = watch::channel(false);
@@ -74,10 +76,6 @@ pub async fn serve(
     let (reporter, health) = tonic_health::server::health_reporter();
     let health_ticks = report_health(reporter, state.clone());
 
-    let mut server = Server::builder();
-    if let Some((certificate, key)) = tls {
-        server = server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)))?;
-    }
     macro_rules! limited {
         ($service:path) => {{
             use $service as Service;
@@ -86,7 +84,7 @@ pub async fn serve(
                 .accept_compressed(CompressionEncoding::Gzip)
         }};
     }
-    let router = server
+    let router = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -104,7 +102,7 @@ pub async fn serve(
         .add_service(limited!(v1::admin_service_server::AdminServiceServer))
         .add_service(health)
         .add_service(reflection);
-    let incoming = connection::accept(listener, CONNECTIONS_MAX);
+    let incoming = connection::accept(listener, CONNECTIONS_MAX, tls.map(|tls| for_grpc(&tls)));
     let mut told = down.clone();
     let graceful = router.serve_with_incoming_shutdown(incoming, async move {
         drop(told.wait_for(|down| *down).await);
@@ -122,6 +120,13 @@ pub async fn serve(
     served
 }
 
+/// gRPC is HTTP/2 and nothing else.
+fn for_grpc(tls: &ServerConfig) -> TlsAcceptor {
+    let mut tls = tls.clone();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(tls))
+}
+
 /// Says "serving" while commands are taken.
 fn report_health(reporter: HealthReporter, state: Arc<State>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
@@ -129,7 +134,7 @@ fn report_health(reporter: HealthReporter, state: Arc<State>) -> tokio::task::Jo
         let mut told = None;
         loop {
             tick.tick().await;
-            let serving = state.node.stopped().is_none();
+            let serving = state.node.stopped().is_none() && state.stuck().is_empty() && !state.is_closing();
             if told == Some(serving) {
                 continue;
             }

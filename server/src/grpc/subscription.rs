@@ -60,7 +60,7 @@ impl Api {
     ) -> Result<Subscription, Refused> {
         let node = &self.state.node;
         let subscription = subscription(id, given, current, node.sealer())?;
-        target::check(&subscription, node.rulebook())?;
+        target::check(&subscription, &node.rulebook())?;
         Ok(subscription)
     }
 
@@ -285,7 +285,7 @@ impl SubscriptionService for Api {
     ) -> Answer<v1::ListEventTypesResponse> {
         let (tenant, request) = self.tenant(request, Scope::Read)?;
         let config = self.config(tenant)?;
-        let dialects = &self.state.node.rulebook().dialects;
+        let dialects = self.state.node.rulebook().dialects.clone();
         let names: Vec<&str> = match request.dialect.as_str() {
             "" => dialects.names().chain([target::SEGMENT]).collect(),
             target::SEGMENT => vec![target::SEGMENT],

@@ -1,6 +1,5 @@
 //! Connections: accepted, bounded, encrypted where configured, and ended gracefully.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +9,15 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Tls;
-
 /// Open connections; further ones wait in the system's queue.
 const CONNECTIONS_MAX: usize = 4_096;
 /// How long a TLS handshake may take.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the head of a request may take, and how long a connection may be unused: a little longer than
 /// clients keep theirs, so that they close first.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
@@ -34,51 +29,6 @@ const STREAMS_MAX: u32 = 256;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Why TLS cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file that cannot be read, or is no PEM of what it should be.
-    #[error("{what} {path} cannot be used: {source}", path = path.display())]
-    Pem {
-        /// What it should be.
-        what: &'static str,
-        /// Which file.
-        path: std::path::PathBuf,
-        /// What is wrong.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// Certificate and key do not work together.
-    #[error("certificate {path} and its key cannot be used: {source}", path = path.display())]
-    Pair {
-        /// The certificate's file.
-        path: std::path::PathBuf,
-        /// What is wrong.
-        source: rustls::Error,
-    },
-}
-
-/// Reads certificate and key.
-///
-/// # Errors
-///
-/// [`TlsError`], with the file.
-pub fn tls_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
-    let pem = |what, path: &Path| {
-        let path = path.to_owned();
-        move |source| TlsError::Pem { what, path, source }
-    };
-    let certificates = CertificateDer::pem_file_iter(&tls.cert_file)
-        .and_then(|chain| chain.collect::<Result<Vec<_>, _>>())
-        .map_err(pem("certificate", &tls.cert_file))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file).map_err(pem("private key", &tls.key_file))?;
-    let pair = |source| TlsError::Pair { path: tls.cert_file.clone(), source };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(pair)?;
-    let mut config = builder.with_no_client_auth().with_single_cert(certificates, key).map_err(pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
 
 /// Serves connections until `stop` holds `true`, and then the requests that are under way.
 pub async fn serve(

@@ -22,7 +22,6 @@ mod wecheer;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State as Extract};
@@ -63,7 +62,6 @@ pub struct Http {
     limiter: RateLimiter,
     requests: Semaphore,
     large_bodies: Semaphore,
-    closing: AtomicBool,
 }
 
 impl Http {
@@ -74,13 +72,12 @@ impl Http {
             limiter: RateLimiter::new(consumptions_per_minute),
             requests: Semaphore::new(REQUESTS_MAX),
             large_bodies: Semaphore::new(LARGE_BODIES_MAX),
-            closing: AtomicBool::new(false),
         })
     }
 
-    /// From now on `/readyz` says no, so that nobody sends more.
-    pub fn announce_shutdown(&self) {
-        self.closing.store(true, Ordering::Relaxed);
+    /// From now on so many consumptions a minute for each tenant.
+    pub fn set_limit(&self, consumptions_per_minute: u32) {
+        self.limiter.set_per_minute(consumptions_per_minute);
     }
 }
 
@@ -111,18 +108,28 @@ async fn method_not_allowed(method: Method, request: Request) -> Refused {
     refuse(405, "METHOD_NOT_ALLOWED", format!("{path} does not allow {method}"))
 }
 
-async fn healthz() -> Response {
-    Json(json!({"status": "live"})).into_response()
+async fn healthz(Extract(http): Extract<Arc<Http>>) -> Result<Response, Refused> {
+    no_loop_is_stuck(&http.state)?;
+    Ok(Json(json!({"status": "live"})).into_response())
+}
+
+fn no_loop_is_stuck(state: &State) -> Result<(), Refused> {
+    let stuck = state.stuck();
+    if stuck.is_empty() {
+        return Ok(());
+    }
+    Err(refuse(503, "LOOP_STUCK", format!("no progress for {} s: {}", state.stuck_after.as_secs(), stuck.join(", "))))
 }
 
 async fn readyz(Extract(http): Extract<Arc<Http>>) -> Result<Response, Refused> {
-    if http.closing.load(Ordering::Relaxed) {
+    if http.state.is_closing() {
         return Err(Refused::shutting_down());
     }
     if let Some(why) = http.state.node.stopped() {
         // Without what failed, which names paths: that stands in the log and in GetStatus.
         return Err(Refused::from(why));
     }
+    no_loop_is_stuck(&http.state)?;
     Ok(Json(json!({"status": "ready", "sequence": http.state.node.feed().head().0})).into_response())
 }
 

@@ -309,7 +309,7 @@ async fn readiness_ends_before_the_server() {
     let router = router(http.clone());
     let probe = |path: &str| Request::get(path).body(Body::empty()).expect("a request");
     assert_eq!(ask(&router, probe("/readyz")).await.0, 200);
-    http.announce_shutdown();
+    server.running.state.announce_shutdown();
     let (status, headers, body) = ask(&router, probe("/readyz")).await;
     assert_eq!((status, error(&body).0), (503, "SHUTTING_DOWN"));
     assert!(headers.contains_key("retry-after"));
