@@ -27,6 +27,8 @@ use punchline_storage::journal::{Journal, JournalError};
 use punchline_storage::member_keys::MemberKeys;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::threads::Blocking;
+
 /// Events kept in memory for followers: the last second or so under full load.
 const EVENTS_KEPT_MAX: u64 = 16_384;
 /// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
@@ -156,6 +158,7 @@ pub struct Page {
 pub struct Feed {
     journal: Arc<dyn Journal>,
     keys: Arc<MemberKeys>,
+    blocking: Blocking,
     head: watch::Sender<Sequence>,
     /// Events published since the start that are told to others, bookkeeping left out.
     told: AtomicU64,
@@ -285,8 +288,8 @@ pub struct Follower {
 }
 
 impl Feed {
-    /// A feed over what the journal has.
-    pub fn new(journal: Arc<dyn Journal>, keys: Arc<MemberKeys>) -> Arc<Feed> {
+    /// A feed over what the journal has, which is read where work may block.
+    pub fn new(journal: Arc<dyn Journal>, keys: Arc<MemberKeys>, blocking: Blocking) -> Arc<Feed> {
         let head = Sequence(journal.head());
         let inner = Inner {
             recent: VecDeque::new(),
@@ -303,7 +306,7 @@ impl Feed {
         };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
         let reads = Semaphore::new(READS_AT_ONCE_MAX);
-        Arc::new(Feed { journal, keys, head, told, reads, inner: Mutex::new(inner) })
+        Arc::new(Feed { journal, keys, blocking, head, told, reads, inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -329,7 +332,7 @@ impl Feed {
     pub async fn reading<T: Send + 'static>(self: Arc<Self>, read: impl FnOnce(&Feed) -> T + Send + 'static) -> T {
         let place = self.clone();
         let _place = place.reads.acquire().await.expect("it is never closed");
-        tokio::task::spawn_blocking(move || read(&self)).await.expect("reading the journal does not panic")
+        place.blocking.run(move || read(&self)).await.expect("reading the journal does not panic")
     }
 
     /// Publishes records that are on disk.
@@ -567,7 +570,7 @@ mod tests {
     fn kept(records: u64, events: u64, bytes: usize) -> usize {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(1).expect("an empty journal");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let record = Record {
             tenant: TENANT,
             time: UnixMillis(0),
@@ -611,7 +614,7 @@ mod tests {
     async fn nothing_before_the_position_asked_for_is_delivered() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let types = bit(EventType::AdvertiserCreated);
         let follow = |types| feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(3));
         let (of_these, of_others) = (follow(types), follow(0));
@@ -630,7 +633,7 @@ mod tests {
     async fn who_sleeps_is_woken_by_what_it_wants_by_then() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let wanted = |types| Wanted { tenant: TENANT, types, member: None };
         let types = bit(EventType::AdvertiserCreated);
         let followers = [0, types, 0].map(|types| feed.follow(wanted(types), Sequence(1)));
@@ -660,7 +663,7 @@ mod tests {
     async fn what_is_told_to_nobody_is_not_kept_and_passed_over() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let types = bit(EventType::AdvertiserCreated);
         let follower = feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(1));
         let quiet = |feed: &Feed| {
@@ -680,7 +683,7 @@ mod tests {
     fn what_filters_see_is_made_once_and_forgotten_with_an_erasure() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let told = record(&feed);
         let recorded = told.record.recorded(told.first, 0);
         let seen = feed.seen(&recorded);

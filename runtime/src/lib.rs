@@ -9,7 +9,8 @@
 //!
 //! Modules in reading order: the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
 //! read the time or make randomness), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
-//! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), and the whole of it opened and closed ([`node`], [`verify`]).
+//! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), and the whole of it opened and closed ([`node`], [`threads`],
+//! [`verify`]).
 
 pub mod clock;
 pub mod ids;
@@ -23,4 +24,5 @@ pub mod dispatch;
 pub mod jobs;
 
 pub mod node;
+pub mod threads;
 pub mod verify;
