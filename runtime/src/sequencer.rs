@@ -20,7 +20,6 @@
 //!
 //! - Unbounded anything: callers hold a permit for each command until it is answered.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,12 +28,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, select};
 use punchline_engine::command::{Action, Command};
-use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve};
+use punchline_engine::decide::{Decision, WorkingSet, decide, resolve};
 use punchline_engine::event::{CommandKey, Event, Record};
 use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
-use punchline_engine::loyalty::item::{Item, ItemKey};
-use punchline_engine::loyalty::ledger::{Entry, House};
-use punchline_engine::loyalty::member::Member;
+use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::tenant::Directory;
 use punchline_engine::planted::{Bug, is_planted};
 use punchline_engine::rejection::Rejection;
@@ -50,6 +47,9 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Health, Outcome, Place, Reply, Unavailable, why_stopped};
 use crate::feed::{self, ReadError, Stored};
+use around::Around;
+
+mod around;
 
 /// Commands decided before the committer is asked again whether it is free.
 const DECIDED_AT_ONCE: usize = 64;
@@ -326,18 +326,21 @@ impl Sequencer {
         let reply = match job {
             Job::One(command, to, permit) => {
                 let answer = self.decide(&command);
-                let erases = matches!(command.action, Action::EraseMember { .. }) && answer.is_ok();
+                let erases = erases(&command, &answer);
                 let reply = Reply::One(to, answer, permit);
-                if erases && !is_planted(Bug::ErasedInName) {
-                    self.checkpoint_asked = true;
-                    self.erasing.push(reply);
-                    return;
+                if erases {
+                    return self.answer_once_erased(reply);
                 }
                 reply
             }
             Job::Many(commands, to, permit) => {
-                let answers = commands.iter().map(|command| self.decide(command)).collect();
-                Reply::Many(to, answers, permit)
+                let answers: Vec<Answer> = commands.iter().map(|command| self.decide(command)).collect();
+                let erases = commands.iter().zip(&answers).any(|(command, answer)| erases(command, answer));
+                let reply = Reply::Many(to, answers, permit);
+                if erases {
+                    return self.answer_once_erased(reply);
+                }
+                reply
             }
             Job::Read(read) => Reply::Call(read(&mut self.views)),
             Job::Simulate(command, answer, place) => {
@@ -354,6 +357,11 @@ impl Sequencer {
             Job::Stop(_) => unreachable!("handled by the callers"),
         };
         self.batch.replies.push(reply);
+    }
+
+    fn answer_once_erased(&mut self, reply: Reply) {
+        self.checkpoint_asked = true;
+        self.erasing.push(reply);
     }
 
     fn decide(&mut self, command: &Command) -> Answer {
@@ -732,6 +740,11 @@ impl Sequencer {
     }
 }
 
+/// Whether a key is to be destroyed before this is answered.
+fn erases(command: &Command, answer: &Answer) -> bool {
+    matches!(command.action, Action::EraseMember { .. }) && answer.is_ok() && !is_planted(Bug::ErasedInName)
+}
+
 /// What a command came to, and what of it goes into its record.
 struct Considered {
     tenant: Tenant,
@@ -742,44 +755,6 @@ struct Considered {
     /// Where that one's key is.
     key_slot: KeySlot,
     decision: Result<Decision, Rejection>,
-}
-
-/// What is there of a tenant besides what a command names.
-struct Around<'a> {
-    sequencer: &'a Sequencer,
-    tenant: Tenant,
-    /// The first look-up that failed: the decision is void then.
-    failed: RefCell<Option<FoldError>>,
-}
-
-impl std::fmt::Debug for Around<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Around({})", self.tenant)
-    }
-}
-
-impl Around<'_> {
-    fn found<T, E: Into<FoldError>>(&self, found: Result<Option<T>, E>) -> Option<T> {
-        found.unwrap_or_else(|error| {
-            self.failed.borrow_mut().get_or_insert(error.into());
-            None
-        })
-    }
-}
-
-impl World for Around<'_> {
-    fn member(&self, id: MemberId) -> Option<Member> {
-        self.found(self.sequencer.views.peek_member(self.tenant, id)).map(Cow::into_owned)
-    }
-
-    fn item(&self, key: &ItemKey) -> Option<Item> {
-        self.found(self.sequencer.views.item(self.tenant, key))
-    }
-
-    fn entry(&self, at: Sequence) -> Option<Entry> {
-        let stored = self.found(self.sequencer.record_at(at)).filter(|s| s.record.tenant == self.tenant)?;
-        Entry::of(&stored.record.recorded(stored.first, (at.0 - stored.first.0) as usize))
-    }
 }
 
 enum Next {

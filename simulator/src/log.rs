@@ -1,32 +1,30 @@
 //! What happened in a run, step by step, and its digest.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::time::SimulatedClock;
 
 /// The event log of a run: two runs are the same if their digests are.
 #[derive(Debug)]
 pub struct Log {
     lines: Vec<String>,
     digest: u64,
-    at_ms: i64,
-    step: u64,
-}
-
-impl Default for Log {
-    fn default() -> Log {
-        // FNV-1a's offset.
-        Log { lines: Vec::new(), digest: 0xcbf2_9ce4_8422_2325, at_ms: 0, step: 0 }
-    }
+    clock: Arc<SimulatedClock>,
+    /// At which what is taken down happens.
+    pub step: u64,
 }
 
 impl Log {
-    /// What follows happens at this step and time.
-    pub fn now(&mut self, step: u64, at_ms: i64) {
-        (self.step, self.at_ms) = (step, at_ms);
+    /// An empty one, by this clock.
+    pub fn new(clock: Arc<SimulatedClock>) -> Log {
+        // FNV-1a's offset.
+        Log { lines: Vec::new(), digest: 0xcbf2_9ce4_8422_2325, clock, step: 0 }
     }
 
     /// Takes a line down.
     pub fn line(&mut self, what: fmt::Arguments<'_>) {
-        let line = format!("{:>6} {:>9} ms  {what}", self.step, self.at_ms);
+        let line = format!("{:>6} {:>9} ms  {what}", self.step, self.clock.passed_ms());
         for byte in line.bytes() {
             self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }

@@ -149,14 +149,12 @@ impl Wishes {
             entries: Default::default(),
             obligations: Default::default(),
         };
-        wishes.set_up = actions.into_iter().map(|(tenant, action)| wishes.wish(tenant, action)).collect();
+        for (tenant, action) in actions {
+            wishes.next += 1;
+            wishes.set_up.push(Wish::new(wishes.next, tenant, action));
+        }
         wishes.set_up.reverse();
         wishes
-    }
-
-    fn wish(&mut self, tenant: usize, action: Action) -> Wish {
-        self.next += 1;
-        Wish::new(self.next, tenant, action)
     }
 
     /// What comes before everything else, in order: for one client alone.
@@ -179,9 +177,10 @@ impl Wishes {
 
     /// Something that somebody wants now.
     pub fn next(&mut self, now: UnixMillis) -> Wish {
+        self.next += 1;
         let tenant = usize::from(self.random.chance(300));
         let action = self.action(tenant, now);
-        self.wish(tenant, action)
+        Wish::new(self.next, tenant, action)
     }
 
     fn member(&mut self, tenant: usize) -> (u64, MemberId) {
@@ -284,17 +283,16 @@ impl Wishes {
             }
             Kind::Use => Action::UseCoupon {
                 coupon_book_id: slug("small"),
-                code: format!("small-{}", n % 12),
+                code: format!("small-{}", id % 12),
                 usage_id: format!("u{id}"),
                 order_id: format!("o{id}"),
                 discount_amount: 1,
             },
-            Kind::RollBack => Action::RollBackCoupon {
-                coupon_book_id: slug("small"),
-                code: format!("small-{}", n % 12),
-                reverted_usage_id: self.one_of("u"),
-                reason,
-            },
+            Kind::RollBack => {
+                let used = id - self.random.below(id.min(60) + 1);
+                let (code, reverted_usage_id) = (format!("small-{}", used % 12), format!("u{used}"));
+                Action::RollBackCoupon { coupon_book_id: slug("small"), code, reverted_usage_id, reason }
+            }
             Kind::GiftCard => Action::SendGiftCard { gift_card: gift_card(member_id, id) },
             Kind::Configure | Kind::Reverse | Kind::Confirm => self.configure(now),
         }

@@ -51,8 +51,9 @@ impl World {
         for subscription in (0..TENANTS.len()).flat_map(programme::subscriptions) {
             receivers.add(host_of(&subscription.url), subscription.schedule.attempts_max());
         }
+        let clock = Arc::<SimulatedClock>::default();
         let state = State {
-            log: Log::default(),
+            log: Log::new(clock.clone()),
             auditor: Auditor::default(),
             receivers,
             clients: Clients::new(seed, 4),
@@ -60,7 +61,7 @@ impl World {
             disk: MemoryDisk::new(),
             is_off: false,
         };
-        Arc::new(World { clock: Arc::default(), state: Mutex::new(state) })
+        Arc::new(World { clock, state: Mutex::new(state) })
     }
 
     /// Everything. Not to be held over an await.

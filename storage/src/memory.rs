@@ -251,9 +251,9 @@ impl MemoryDisk {
         self.state().writes
     }
 
-    /// Where the blocks of the journal begin.
+    /// Where the blocks of the journal begin that are on disk for certain.
     pub fn blocks(&self) -> Vec<u64> {
-        self.state().journal.live.blocks.keys().copied().collect()
+        self.state().journal.durable.blocks.keys().copied().collect()
     }
 
     /// How many appends have been begun.
