@@ -219,6 +219,7 @@ async fn an_erasure_among_others_is_answered_once_its_key_is_destroyed() {
     set_up(&node).await;
     accepted(&node, register_person()).await;
     let command = |action| Command { tenant: TENANT, request_id: None, action };
+    accepted(&node, consume("c1", 1, "coffee", 3)).await;
     let commands = [register(2), erase(1), register(3)].map(command).to_vec();
     let answers = node.submitter().submit_all(commands, true).await.unwrap();
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");

@@ -16,6 +16,9 @@ use crate::programme;
 use crate::random::Random;
 use crate::world::{TENANTS, World};
 
+/// Dead letters in one command, at most.
+const SEQUENCES_MAX: usize = 1_000;
+
 /// What the operator does now.
 #[derive(Debug, Clone, Copy)]
 enum Deed {
@@ -83,7 +86,7 @@ async fn carry_out(
         Deed::Pause => submit(node, tenant, set(SubscriptionState::Paused)).await,
         Deed::Resume => submit(node, tenant, set(SubscriptionState::Active)).await,
         Deed::Redrive => {
-            let dead = dead(node, id).await?;
+            let dead = dead(node, id).await?.into_iter().take(SEQUENCES_MAX).collect();
             dispatcher.redrive(tenant, id, dead).await.map(drop).map_err(|e| e.to_string())
         }
         Deed::Drop => {
@@ -203,7 +206,8 @@ pub async fn put_right(world: Arc<World>, node: Arc<Node>) {
                 let (state, reason) = (SubscriptionState::Active, "faults have stopped".into());
                 came_of_it = submit(&node, tenant, Action::SetSubscriptionState { subscription_id: id, state, reason }).await;
             }
-            let dead = dead(&node, id).await.unwrap_or_default();
+            let mut dead = dead(&node, id).await.unwrap_or_default();
+            dead.truncate(SEQUENCES_MAX);
             if came_of_it.is_ok() && !dead.is_empty() {
                 say(&world, format_args!("operator: {} dead letters of {id} are redriven", dead.len()));
                 came_of_it = node.dispatcher().redrive(tenant, id, dead).await.map(drop).map_err(|e| e.to_string());
