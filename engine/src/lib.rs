@@ -6,7 +6,7 @@
 //!
 //! Modules in reading order: the words ([`id`], [`quantity`], [`time`]), what can be asked
 //! ([`command`]), what happens ([`event`]), what is refused ([`rejection`]), the rules ([`loyalty`]),
-//! what is owed to subscribers ([`dispatch`]), and the one decision ([`decide`]).
+//! what is owed to subscribers ([`dispatch`]), and the one decision ([`decide`]); and bugs for the simulator to find ([`planted`]).
 
 pub mod id;
 pub mod quantity;
@@ -21,3 +21,5 @@ pub mod rejection;
 pub mod decide;
 pub mod dispatch;
 pub mod loyalty;
+
+pub mod planted;

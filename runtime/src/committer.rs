@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use crossbeam_channel::Receiver;
 use metrics::{Counter, Gauge, Histogram};
 use punchline_engine::loyalty::tenant::Directory;
+use punchline_engine::planted::{Bug, is_planted};
 use punchline_engine::rejection::Rejection;
 use punchline_storage::block::EncodedBlock;
 use punchline_storage::journal::{Journal, JournalError};
@@ -155,38 +156,49 @@ pub(crate) struct Committer {
     pub(crate) health: Arc<Health>,
     /// Where answers are sent from: each one sent from here would wake a thread there.
     pub(crate) answering: Handle,
+    pub(crate) metrics: Metrics,
 }
 
 impl Committer {
     /// Commits until the sequencer hangs up.
     pub(crate) fn run(self, batches: &Receiver<Batch>) {
-        let metrics = Metrics::new();
-        metrics.head.set(self.journal.head() as f64);
+        batches.iter().for_each(|batch| self.commit(batch));
+    }
+
+    /// Commits one batch.
+    pub(crate) fn commit(&self, mut batch: Batch) {
         let pulse = &self.health.pulses.committer;
-        for batch in batches {
-            pulse.works();
-            let committed = match self.health.stopped() {
-                Some(why) => Err(why),
-                None => self.append(&batch, &metrics),
-            };
-            if committed.is_ok() {
-                if let Some(directory) = batch.directory {
-                    self.directory.send_replace(directory);
-                }
-                self.feed.publish(batch.records);
+        pulse.works();
+        let is_call = |reply: &Reply| matches!(reply, Reply::Call(_));
+        let (calls, mut answers): (Vec<Reply>, Vec<Reply>) =
+            std::mem::take(&mut batch.replies).into_iter().partition(is_call);
+        if is_planted(Bug::AckBeforeSync) {
+            self.answer(std::mem::take(&mut answers), Ok(()));
+        }
+        let committed = match self.health.stopped() {
+            Some(why) => Err(why),
+            None => self.append(&batch),
+        };
+        if committed.is_ok() {
+            if let Some(directory) = batch.directory {
+                self.directory.send_replace(directory);
             }
-            let is_call = |reply: &Reply| matches!(reply, Reply::Call(_));
-            let (calls, answers): (Vec<Reply>, Vec<Reply>) = batch.replies.into_iter().partition(is_call);
-            // What else is done once all this is on disk does not wait for a runtime that may be ending.
-            calls.into_iter().for_each(|call| call.send(&committed));
-            if !answers.is_empty() {
-                self.answering.spawn(async move { answers.into_iter().for_each(|answer| answer.send(&committed)) });
-            }
-            pulse.waits();
+            self.feed.publish(batch.records);
+        }
+        // What else is done once all this is on disk does not wait for a runtime that may be ending.
+        calls.into_iter().for_each(|call| call.send(&committed));
+        self.answer(answers, committed);
+        pulse.waits();
+    }
+
+    fn answer(&self, answers: Vec<Reply>, committed: Result<(), Unavailable>) {
+        if !answers.is_empty() {
+            self.answering.spawn(async move { answers.into_iter().for_each(|answer| answer.send(&committed)) });
         }
     }
 
-    fn append(&self, batch: &Batch, metrics: &Metrics) -> Result<(), Unavailable> {
+    fn append(&self, batch: &Batch) -> Result<(), Unavailable> {
+        let metrics = &self.metrics;
         let (Some(first), Some(last)) = (batch.blocks.first(), batch.blocks.last()) else { return Ok(()) };
         let watch = Stopwatch::start();
         if let Err(error) = self.journal.append(first.first_sequence, &batch.blocks) {
@@ -210,7 +222,7 @@ pub(crate) fn why_stopped(error: &JournalError) -> Unavailable {
     if error.is_storage_full() { Unavailable::DiskFull { what } } else { Unavailable::Stopped { what } }
 }
 
-struct Metrics {
+pub(crate) struct Metrics {
     sync: Histogram,
     batch_events: Histogram,
     events: Counter,
@@ -218,12 +230,15 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn new() -> Metrics {
+    /// Of a journal that ends here.
+    pub(crate) fn new(journal: &dyn Journal) -> Metrics {
+        let head = metrics::gauge!("punchline_log_head_sequence");
+        head.set(journal.head() as f64);
         Metrics {
             sync: metrics::histogram!("punchline_log_sync_duration_seconds"),
             batch_events: metrics::histogram!("punchline_log_commit_batch_events"),
             events: metrics::counter!("punchline_log_appended_events_total"),
-            head: metrics::gauge!("punchline_log_head_sequence"),
+            head,
         }
     }
 }

@@ -30,6 +30,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::readers::Readers;
 
+use crate::threads::Blocking;
+
 /// Events kept in memory for followers: the last second or so under full load.
 const EVENTS_KEPT_MAX: u64 = 16_384;
 /// Bytes, as in the journal, of the records kept for followers. As many as that of the usual ones take a megabyte
@@ -290,8 +292,8 @@ pub struct Follower {
 }
 
 impl Feed {
-    /// A feed over what the journal has.
-    pub fn new(journal: Arc<dyn Journal>, keys: Arc<MemberKeys>) -> Arc<Feed> {
+    /// A feed over what the journal has, which is read where work may block.
+    pub fn new(journal: Arc<dyn Journal>, keys: Arc<MemberKeys>, blocking: Blocking) -> Arc<Feed> {
         let head = Sequence(journal.head());
         let inner = Inner {
             recent: VecDeque::new(),
@@ -307,7 +309,7 @@ impl Feed {
             erasures: 0,
         };
         let (head, told) = (watch::channel(head).0, AtomicU64::new(0));
-        Arc::new(Feed { journal, keys, head, told, readers: Readers::default(), inner: Mutex::new(inner) })
+        Arc::new(Feed { journal, keys, head, told, readers: Readers::new(blocking), inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -614,7 +616,7 @@ mod tests {
     fn kept(records: u64, events: u64, bytes: usize) -> usize {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(1).expect("an empty journal");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let record = Record {
             tenant: TENANT,
             time: UnixMillis(0),
@@ -658,7 +660,7 @@ mod tests {
     async fn nothing_before_the_position_asked_for_is_delivered() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let types = bit(EventType::AdvertiserCreated);
         let follow = |types| feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(3));
         let (of_these, of_others) = (follow(types), follow(0));
@@ -677,7 +679,7 @@ mod tests {
     async fn who_sleeps_is_woken_by_what_it_wants_by_then() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let wanted = |types| Wanted { tenant: TENANT, types, member: None };
         let types = bit(EventType::AdvertiserCreated);
         let followers = [0, types, 0].map(|types| feed.follow(wanted(types), Sequence(1)));
@@ -707,7 +709,7 @@ mod tests {
     async fn what_is_told_to_nobody_is_not_kept_and_passed_over() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let types = bit(EventType::AdvertiserCreated);
         let follower = feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(1));
         let quiet = |feed: &Feed| {
@@ -727,7 +729,7 @@ mod tests {
     fn what_filters_see_is_made_once_and_forgotten_with_an_erasure() {
         let disk = MemoryDisk::new();
         let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()));
+        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
         let told = record(&feed);
         let recorded = told.record.recorded(told.first, 0);
         let seen = feed.seen(&recorded);

@@ -37,6 +37,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Outcome, Refusal, Unavailable};
 use crate::node::Submitter;
+use crate::threads::Blocking;
 
 /// Members read at once: a fraction of a millisecond of the sequencer's time.
 const SLICE: usize = 64;
@@ -115,6 +116,7 @@ pub(crate) struct Jobs {
     clock: Arc<dyn Clock>,
     submitter: Submitter,
     directory: watch::Receiver<Arc<Directory>>,
+    blocking: Blocking,
     /// Held by the run that is under way.
     turn: tokio::sync::Mutex<()>,
     running: Mutex<Option<(Tenant, Job, Progress)>>,
@@ -125,8 +127,10 @@ impl Jobs {
         clock: Arc<dyn Clock>,
         submitter: Submitter,
         directory: watch::Receiver<Arc<Directory>>,
+        blocking: Blocking,
     ) -> Arc<Jobs> {
-        Arc::new(Jobs { clock, submitter, directory, turn: tokio::sync::Mutex::default(), running: Mutex::default() })
+        let (turn, running) = (tokio::sync::Mutex::default(), Mutex::default());
+        Arc::new(Jobs { clock, submitter, directory, blocking, turn, running })
     }
 
     /// Runs what is due, until the node is gone.
@@ -243,7 +247,7 @@ impl Jobs {
                 let concerned = members.iter().filter(|member| concerns(job, &config, member, run, last));
                 concerned.map(|member| member.id).collect::<Vec<_>>()
             };
-            let members = tokio::task::spawn_blocking(filter).await.map_err(|_| Unavailable::ShuttingDown)?;
+            let members = self.blocking.run(filter).await.ok_or(Unavailable::ShuttingDown)?;
             let mut concerned = 0;
             for batch in members.chunks(BATCH) {
                 let action = |member_id| Action::RunJob { job, member_id, run, last };

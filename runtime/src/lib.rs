@@ -9,7 +9,7 @@
 //!
 //! Modules in reading order: who asks ([`actor`]), the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
 //! read the time or make randomness), what tells a stuck loop ([`pulse`]), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
-//! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), the whole of it opened and closed ([`node`], [`verify`]),
+//! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), the whole of it opened and closed ([`node`], [`threads`], [`verify`]),
 //! kept elsewhere ([`backup`]), and made shorter ([`trim`]).
 
 pub mod actor;
@@ -27,6 +27,7 @@ pub mod dispatch;
 pub mod jobs;
 
 pub mod node;
+pub mod threads;
 pub mod verify;
 
 pub mod backup;

@@ -26,14 +26,14 @@ use punchline_storage::member_keys::{KeysError, MemberKeys};
 use punchline_storage::memory::MemoryDisk;
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::sled_rows::{CACHE_BYTES_DEFAULT, SledRows};
-use punchline_storage::views::{BaseError, Overlay, Views, checkpoint, load_base, write_behind};
+use punchline_storage::views::{BaseError, Views, checkpoint, load_base, write_behind};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
 
 use crate::actor;
 use crate::clock::{Clock, Stopwatch};
-use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
+use crate::committer::{Answer, Committer, Health, Metrics, Place, Unavailable};
 use crate::dispatch::dispatcher::{Couriers, Dispatcher};
 use crate::dispatch::log::DeliveryLog;
 use crate::dispatch::target::{self, Rulebook, TargetError};
@@ -43,10 +43,9 @@ use crate::jobs::{JobError, JobStatus, Jobs, Progress, Standing};
 use crate::pulse::Pulsing;
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
+use crate::threads::{Blocking, Stepped, Threads, WriteBehind};
 use crate::verify::{Verified, VerifyError};
 
-/// Pause between slices of write-behind: leaves the disk and the core to the commits.
-const WRITE_BEHIND_PAUSE: Duration = Duration::from_micros(500);
 /// Permits for reads that wait for the sequencer.
 const READS_MAX: usize = 1_024;
 /// How often a verification looks whether the checkpoint was made.
@@ -240,6 +239,7 @@ pub struct Node {
     /// Held while the views are written behind, and while they are verified.
     pub(crate) writing: Arc<std::sync::Mutex<()>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    blocking: Blocking,
     pub(crate) data_dir: Option<DataDir>,
 }
 
@@ -263,10 +263,37 @@ impl Node {
     /// [`OpenError::Fold`] where the views cannot be folded, also not from the beginning.
     pub fn start(
         stores: Stores,
-        mut recovery: Recovery,
+        recovery: Recovery,
         options: NodeOptions,
         data_dir: Option<DataDir>,
     ) -> Result<Node, OpenError> {
+        let (mut node, threads) = Node::assemble(stores, recovery, options, data_dir, Blocking::Pool)?;
+        *node.threads.get_mut() = threads.spawn(&node.health);
+        Ok(node)
+    }
+
+    /// Starts on stores that are open, without a thread: the caller gives the parts their turns. For simulations,
+    /// on a runtime of one thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_stepped(
+        stores: Stores,
+        recovery: Recovery,
+        options: NodeOptions,
+    ) -> Result<(Node, Stepped), OpenError> {
+        let (node, threads) = Node::assemble(stores, recovery, options, None, Blocking::Here)?;
+        Ok((node, threads.stepped()))
+    }
+
+    fn assemble(
+        stores: Stores,
+        mut recovery: Recovery,
+        options: NodeOptions,
+        data_dir: Option<DataDir>,
+        blocking: Blocking,
+    ) -> Result<(Node, Threads), OpenError> {
         let Stores { journal, rows, keys, free_bytes } = stores;
         let watch = Stopwatch::start();
         let (rows, views) = recover(&*journal, rows, &keys, options.members_cached, data_dir.as_ref(), &mut recovery)?;
@@ -275,13 +302,14 @@ impl Node {
             keys.is_destroyed(views.key_slot())?;
         }
         recovery.took += watch.elapsed();
-        let feed = Feed::new(journal.clone(), keys.clone());
+        let feed = Feed::new(journal.clone(), keys.clone(), blocking);
         let health = Arc::new(Health::default());
         let (directory_tx, directory) = watch::channel(views.directory().clone());
         let (jobs, jobs_rx) = crossbeam_channel::unbounded();
-        // No capacity: a batch is handed over only when the committer is free, and grows until then.
-        let (commit, commit_rx) = crossbeam_channel::bounded::<Batch>(0);
-        let (overlay_tx, overlay_rx) = crossbeam_channel::bounded::<Arc<Overlay>>(1);
+        // A batch is handed over only when the committer is free, and grows until then: stepped, it is as long as
+        // nothing waits for its turn.
+        let (commit, batches) = crossbeam_channel::bounded(usize::from(blocking == Blocking::Here));
+        let (overlay_tx, overlays) = crossbeam_channel::bounded(1);
         let (written_tx, written) = crossbeam_channel::bounded(1);
         let committer = Committer {
             journal: journal.clone(),
@@ -289,6 +317,7 @@ impl Node {
             directory: directory_tx,
             health: health.clone(),
             answering: Handle::current(),
+            metrics: Metrics::new(&*journal),
         };
         let parts = Parts {
             clock: options.clock.clone(),
@@ -307,31 +336,16 @@ impl Node {
         let last_time = last_time(&*parts.journal, &keys, &*parts.clock)?;
         let sequencer = Sequencer::new(parts, views, last_time);
         let writing = Arc::new(std::sync::Mutex::new(()));
-        let (rows_behind, keys_behind) = (rows.clone(), keys.clone());
-        let (gate, failed, behind) = (writing.clone(), health.clone(), health.clone());
-        let threads = vec![
-            spawn("committer", &health, move || committer.run(&commit_rx)),
-            spawn("sequencer", &failed, move || sequencer.run(&jobs_rx)),
-            spawn("write-behind", &failed, move || {
-                let pulse = &behind.pulses.write_behind;
-                for overlay in overlay_rx {
-                    let guard = gate.lock().unwrap_or_else(PoisonError::into_inner);
-                    pulse.works();
-                    let pause = || {
-                        std::thread::sleep(WRITE_BEHIND_PAUSE);
-                        pulse.works();
-                    };
-                    let written = write_behind(&*rows_behind, &keys_behind, &overlay, pause);
-                    drop(guard);
-                    pulse.waits();
-                    // The members of the overlay are to be taken over, not copied: let go of it first.
-                    drop(overlay);
-                    if written_tx.send(written).is_err() {
-                        return;
-                    }
-                }
-            }),
-        ];
+        let (rows_behind, keys_behind, gate) = (rows.clone(), keys.clone(), writing.clone());
+        let write_behind = WriteBehind {
+            rows: rows_behind,
+            keys: keys_behind,
+            overlays,
+            written: written_tx,
+            writing: gate,
+            health: health.clone(),
+        };
+        let threads = Threads { sequencer, jobs: jobs_rx, committer, batches, write_behind };
         let submitter = Submitter {
             jobs,
             permits: Arc::new(Semaphore::new(options.queue_max)),
@@ -355,9 +369,9 @@ impl Node {
             submitter.clone(),
         );
         tokio::spawn(Pulsing::new(dispatcher.pulse().clone(), dispatcher.clone().follow(directory.clone())));
-        let jobs = Jobs::new(options.clock.clone(), submitter.clone(), directory.clone());
+        let jobs = Jobs::new(options.clock.clone(), submitter.clone(), directory.clone(), blocking);
         let keeping_time = tokio::spawn(jobs.clone().keep_time());
-        Ok(Node {
+        let node = Node {
             submitter,
             feed,
             directory,
@@ -373,9 +387,11 @@ impl Node {
             keys,
             recovery,
             writing,
-            threads: Mutex::new(threads),
+            threads: Mutex::default(),
+            blocking,
             data_dir,
-        })
+        };
+        Ok((node, threads))
     }
 
     /// The way to the sequencer.
@@ -551,11 +567,11 @@ impl Node {
         }
         let threads = std::mem::take(&mut *self.threads.lock().await);
         let log = self.log.clone();
-        let joined = tokio::task::spawn_blocking(move || {
+        let join = move || {
             threads.into_iter().for_each(|t| drop(t.join()));
             log.stop();
-        });
-        drop(joined.await);
+        };
+        self.blocking.run(join).await;
     }
 }
 
@@ -742,17 +758,4 @@ fn last_time(journal: &dyn Journal, keys: &MemberKeys, clock: &dyn Clock) -> Res
         tracing::warn!(behind_ms, "the clock is behind the journal, whose time stands still until then");
     }
     Ok(last_time)
-}
-
-/// A thread whose end by a bug stops the node, loudly.
-fn spawn(name: &'static str, health: &Arc<Health>, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    let health = health.clone();
-    let run = move || {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
-            let what = format!("the {name} failed: this is a bug, see the log");
-            tracing::error!(what);
-            health.stop(Unavailable::Stopped { what });
-        }
-    };
-    std::thread::Builder::new().name(name.into()).spawn(run).expect("the system has room for a thread")
 }

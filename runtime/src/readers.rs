@@ -16,23 +16,33 @@ use std::thread;
 use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
 
+use crate::threads::Blocking;
+
 const READERS: usize = 8;
 
 type Read = Box<dyn FnOnce() + Send>;
 
 /// The threads, which begin with the first read and end with this.
-#[derive(Default)]
 pub(crate) struct Readers {
+    blocking: Blocking,
     queue: OnceLock<Sender<Read>>,
 }
 
 impl Readers {
+    /// Threads, or whoever reads.
+    pub(crate) fn new(blocking: Blocking) -> Readers {
+        Readers { blocking, queue: OnceLock::new() }
+    }
+
     /// Reads on a thread that may block; in order of the calls.
     ///
     /// # Panics
     ///
     /// If `read` does.
     pub(crate) async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
+        if self.blocking == Blocking::Here {
+            return read();
+        }
         let (done, answer) = oneshot::channel();
         let read = Box::new(move || {
             // Nobody may be there any more to take it.
@@ -67,7 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn reads_that_nobody_looks_after_keep_no_place_from_others() {
-        let readers = Arc::new(Readers::default());
+        let readers = Arc::new(Readers::new(Blocking::Pool));
         let mut begun: Vec<_> = (0..2 * READERS).map(|_| Box::pin(readers.read(|| ()))).collect();
         for reading in &mut begun {
             assert!(futures_util::poll!(reading).is_pending());
@@ -78,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn few_read_at_once_and_a_panic_ends_none() {
-        let (readers, at_once) = (Arc::new(Readers::default()), Arc::new(AtomicUsize::new(0)));
+        let (readers, at_once) = (Arc::new(Readers::new(Blocking::Pool)), Arc::new(AtomicUsize::new(0)));
         let reads = (0..100).map(|n| {
             let (readers, at_once) = (readers.clone(), at_once.clone());
             tokio::spawn(async move {

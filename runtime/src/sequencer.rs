@@ -20,22 +20,20 @@
 //!
 //! - Unbounded anything: callers hold a permit for each command until it is answered.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, select};
 use punchline_engine::command::{Action, Actor, Command};
-use punchline_engine::decide::{Decision, WorkingSet, World, decide, resolve, used_up};
+use punchline_engine::decide::{Decision, WorkingSet, decide, resolve, used_up};
 use punchline_engine::event::{CommandKey, Event, Record};
 use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
-use punchline_engine::loyalty::item::{Item, ItemKey};
-use punchline_engine::loyalty::ledger::{Entry, House};
-use punchline_engine::loyalty::member::Member;
+use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::tenant::Directory;
+use punchline_engine::planted::{Bug, is_planted};
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use punchline_storage::block::{BlockBuilder, BlockHash, RECORD_BYTES_MAX};
@@ -50,6 +48,9 @@ use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Health, Outcome, Place, Reply, Unavailable, why_stopped};
 use crate::feed::{self, ReadError, Stored};
 use crate::pulse::Pulse;
+use around::Around;
+
+mod around;
 
 /// Commands decided before the committer is asked again whether it is free.
 const DECIDED_AT_ONCE: usize = 64;
@@ -104,6 +105,14 @@ pub(crate) struct Parts {
     pub(crate) commit: Sender<Batch>,
     pub(crate) write_behind: Sender<Arc<Overlay>>,
     pub(crate) written: Receiver<Result<(), RowsError>>,
+}
+
+/// How the others are waited for.
+struct Waiting {
+    /// At a time.
+    longest: Duration,
+    /// Called each time that was in vain: where they have no threads, they get their turn.
+    in_vain: Box<dyn FnMut() + Send>,
 }
 
 /// Why the working set cannot be had.
@@ -188,6 +197,17 @@ pub(crate) struct Sequencer {
     /// and with the one that is being written.
     erasing: Vec<Reply>,
     erased: Vec<Reply>,
+    stopped: Option<Stopped>,
+    waiting: Waiting,
+}
+
+/// Nothing can be written.
+struct Stopped {
+    why: Unavailable,
+    /// The views are what is on disk.
+    folded: bool,
+    /// It was tried to open the journal again.
+    tried: Stopwatch,
 }
 
 impl Sequencer {
@@ -211,6 +231,8 @@ impl Sequencer {
             handed_over: Arc::default(),
             erasing: Vec::new(),
             erased: Vec::new(),
+            stopped: None,
+            waiting: Waiting { longest: TICK, in_vain: Box::new(|| {}) },
             parts,
         };
         sequencer.continue_journal();
@@ -223,35 +245,40 @@ impl Sequencer {
         self.previous_hash = self.parts.journal.head_hash();
     }
 
+    /// From now on nothing is waited for but by calling `in_vain`.
+    pub(crate) fn wait_by(&mut self, in_vain: Box<dyn FnMut() + Send>) {
+        self.waiting = Waiting { longest: Duration::ZERO, in_vain };
+    }
+
     /// Decides until told to stop, or until nobody is left who could ask.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
-        loop {
-            if let Some(why) = self.parts.health.stopped() {
-                match self.run_stopped(jobs, why) {
-                    Some(done) => {
-                        let _ = done.map(|done| done.send(()));
-                        return;
-                    }
-                    None => continue,
-                }
-            }
-            self.pulse().works();
-            self.tick();
-            self.pulse().waits();
-            let next = self.next_job(jobs);
-            self.pulse().works();
-            match next {
-                Next::Idle => {}
-                Next::Job(Job::Stop(done)) => return self.finish(done),
-                Next::Job(job) => {
-                    self.take(job);
-                    if let Some(done) = self.take_more(jobs) {
-                        return self.finish(done);
-                    }
-                }
-                Next::HungUp => return self.finish(oneshot::channel().0),
-            }
+        while self.turn(jobs) {}
+    }
+
+    /// Decides what waits, or hands over what was decided, or waits for either. False once it is at its end.
+    pub(crate) fn turn(&mut self, jobs: &Receiver<Job>) -> bool {
+        let stopped = self.stopped.take();
+        if let Some(stopped) = stopped.or_else(|| Some(self.throw_away(self.parts.health.stopped()?))) {
+            return self.turn_stopped(jobs, stopped);
         }
+        self.pulse().works();
+        self.tick();
+        self.pulse().waits();
+        let next = self.next_job(jobs);
+        self.pulse().works();
+        match next {
+            Next::Idle => return true,
+            Next::Job(Job::Stop(done)) => self.finish(done),
+            Next::Job(job) => {
+                self.take(job);
+                match self.take_more(jobs) {
+                    Some(done) => self.finish(done),
+                    None => return true,
+                }
+            }
+            Next::HungUp => self.finish(oneshot::channel().0),
+        }
+        false
     }
 
     fn pulse(&self) -> &Pulse {
@@ -262,19 +289,21 @@ impl Sequencer {
     fn next_job(&mut self, jobs: &Receiver<Job>) -> Next {
         let stalled = self.views.waiting_rows() > WAITING_ROWS_STALL * WAITING_ROWS_MAX && self.writing;
         if self.batch.is_empty() && stalled {
-            if let Ok(written) = self.parts.written.recv_timeout(TICK) {
+            if let Ok(written) = self.parts.written.recv_timeout(self.waiting.longest) {
                 self.written(written);
             }
             return Next::Idle;
         }
         if self.batch.is_empty() {
-            return match jobs.recv_timeout(TICK) {
+            return match jobs.recv_timeout(self.waiting.longest) {
                 Ok(job) => Next::Job(job),
                 Err(RecvTimeoutError::Timeout) => Next::Idle,
                 Err(RecvTimeoutError::Disconnected) => Next::HungUp,
             };
         }
-        if stalled || self.batch.records.len() >= BATCH_RECORDS_MAX {
+        // Between threads a batch goes from hand to hand, and there is never room for one to wait.
+        let is_free = !self.parts.commit.is_full();
+        if is_free || stalled || self.batch.records.len() >= BATCH_RECORDS_MAX {
             self.hand_over();
             return Next::Idle;
         }
@@ -286,6 +315,7 @@ impl Sequencer {
                 Next::Idle
             }
             recv(jobs) -> job => job.map_or(Next::HungUp, Next::Job),
+            default(self.waiting.longest) => Next::Idle,
         }
     }
 
@@ -305,18 +335,22 @@ impl Sequencer {
         let reply = match job {
             Job::One(command, actor, to, permit) => {
                 let answer = self.decide(&command, actor.as_deref());
-                let erases = matches!(command.action, Action::EraseMember { .. }) && answer.is_ok();
+                let erases = erases(&command, &answer);
                 let reply = Reply::One(to, answer, permit);
                 if erases {
-                    self.checkpoint_asked = true;
-                    self.erasing.push(reply);
-                    return;
+                    return self.answer_once_erased(reply);
                 }
                 reply
             }
             Job::Many(commands, actor, to, permit) => {
-                let answers = commands.iter().map(|command| self.decide(command, actor.as_deref())).collect();
-                Reply::Many(to, answers, permit)
+                let answers: Vec<Answer> =
+                    commands.iter().map(|command| self.decide(command, actor.as_deref())).collect();
+                let erases = commands.iter().zip(&answers).any(|(command, answer)| erases(command, answer));
+                let reply = Reply::Many(to, answers, permit);
+                if erases {
+                    return self.answer_once_erased(reply);
+                }
+                reply
             }
             Job::Read(read) => Reply::Call(read(&mut self.views)),
             Job::Simulate(command, answer, place) => {
@@ -333,6 +367,11 @@ impl Sequencer {
             Job::Stop(_) => unreachable!("handled by the callers"),
         };
         self.batch.replies.push(reply);
+    }
+
+    fn answer_once_erased(&mut self, reply: Reply) {
+        self.checkpoint_asked = true;
+        self.erasing.push(reply);
     }
 
     fn decide(&mut self, command: &Command, actor: Option<&Actor>) -> Answer {
@@ -397,7 +436,8 @@ impl Sequencer {
 
     /// Brings what a command names, and decides it. Changes nothing.
     fn consider(&mut self, command: &Command) -> Result<Considered, FoldError> {
-        let now = self.parts.clock.now().max(self.last_time);
+        let last_time = if is_planted(Bug::TimeGoesBack) { UnixMillis::MIN } else { self.last_time };
+        let now = self.parts.clock.now().max(last_time);
         // An advertiser that is taken on has no tenant of its own yet.
         let creates_advertiser = matches!(command.action, Action::CreateAdvertiser { .. });
         let tenant = if creates_advertiser { NOBODY } else { command.tenant };
@@ -490,8 +530,15 @@ impl Sequencer {
 
     /// Waits until the committer takes the batch.
     fn hand_over(&mut self) {
-        let batch = self.take_batch();
-        self.parts.commit.send(batch).expect("the committer outlives the sequencer");
+        let mut batch = self.take_batch();
+        loop {
+            batch = match self.parts.commit.send_timeout(batch, self.waiting.longest) {
+                Ok(()) => return,
+                Err(SendTimeoutError::Timeout(batch)) => batch,
+                Err(SendTimeoutError::Disconnected(_)) => unreachable!("the committer outlives the sequencer"),
+            };
+            (self.waiting.in_vain)();
+        }
     }
 
     fn take_batch(&mut self) -> Batch {
@@ -577,13 +624,16 @@ impl Sequencer {
     }
 
     /// Waits for the overlay that is being written, unless its batch failed and it never will be.
-    fn await_written(&self) -> Option<Result<(), RowsError>> {
+    fn await_written(&mut self) -> Option<Result<(), RowsError>> {
         let watch = Stopwatch::start();
         while self.writing && watch.elapsed() < WRITTEN_WITHIN {
-            match self.parts.written.recv_timeout(TICK) {
+            match self.parts.written.recv_timeout(self.waiting.longest) {
                 Ok(written) => return Some(written),
                 Err(RecvTimeoutError::Timeout)
-                    if self.parts.health.stopped().is_none() || self.handed_over.load(Ordering::Acquire) => {}
+                    if self.parts.health.stopped().is_none() || self.handed_over.load(Ordering::Acquire) =>
+                {
+                    (self.waiting.in_vain)();
+                }
                 Err(_) => return None,
             }
         }
@@ -611,9 +661,8 @@ impl Sequencer {
         }
     }
 
-    /// Nothing can be written: throws the working set away, folds anew what is on disk, and serves reads
-    /// until the journal opens again. `Some` when it is time to end.
-    fn run_stopped(&mut self, jobs: &Receiver<Job>, why: Unavailable) -> Option<Option<oneshot::Sender<()>>> {
+    /// Nothing can be written: throws the working set away, and folds anew what is on disk.
+    fn throw_away(&mut self, why: Unavailable) -> Stopped {
         let lost = std::mem::take(&mut self.batch);
         let erasures = self.erased.drain(..).chain(self.erasing.drain(..));
         lost.replies.into_iter().chain(erasures).for_each(|reply| reply.send(&Err(why.clone())));
@@ -624,52 +673,69 @@ impl Sequencer {
         self.writing = false;
         self.builder = BlockBuilder::new();
         self.recent.clear();
-        let may_pass = matches!(why, Unavailable::DiskFull { .. });
-        let mut folded = self.fold_anew();
-        let mut since = Stopwatch::start();
-        loop {
-            self.pulse().waits();
-            let job = jobs.recv_timeout(TICK);
-            self.pulse().works();
-            match job {
-                Ok(Job::Stop(done)) => return Some(Some(done)),
-                Ok(Job::One(_, _, to, permit)) => {
-                    Reply::One(to, Err(why.clone().into()), permit).send(&Ok(()));
-                }
-                Ok(Job::Many(commands, _, to, permit)) => {
-                    let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
-                    Reply::Many(to, answers, permit).send(&Ok(()));
-                }
-                Ok(Job::Simulate(_, answer, _)) => drop(answer.send(Err(why.clone()))),
-                Ok(Job::Checkpoint) => {}
-                Ok(Job::Read(read)) if folded => read(&mut self.views)(Ok(())),
-                Ok(Job::Read(read)) => read(&mut self.views)(Err(why.clone())),
-                Err(RecvTimeoutError::Disconnected) => return Some(None),
-                Err(RecvTimeoutError::Timeout) => {}
+        Stopped { why, folded: self.fold_anew(), tried: Stopwatch::start() }
+    }
+
+    /// Serves reads, refuses all else, and opens the journal again once that can be. False when it is time to end.
+    fn turn_stopped(&mut self, jobs: &Receiver<Job>, mut stopped: Stopped) -> bool {
+        let why = &stopped.why;
+        self.pulse().waits();
+        let job = jobs.recv_timeout(self.waiting.longest);
+        self.pulse().works();
+        match job {
+            Ok(Job::Stop(done)) => {
+                let _ = done.send(());
+                return false;
             }
-            if may_pass && since.elapsed() >= REOPEN_AFTER {
-                since = Stopwatch::start();
-                self.check_disk();
-                if self.disk_full.is_some() {
-                    continue;
+            Ok(Job::One(_, _, to, permit)) => Reply::One(to, Err(why.clone().into()), permit).send(&Ok(())),
+            Ok(Job::Many(commands, _, to, permit)) => {
+                let answers = commands.iter().map(|_| Err(why.clone().into())).collect();
+                Reply::Many(to, answers, permit).send(&Ok(()));
+            }
+            Ok(Job::Simulate(_, answer, _)) => drop(answer.send(Err(why.clone()))),
+            Ok(Job::Checkpoint) => {}
+            Ok(Job::Read(read)) if stopped.folded => read(&mut self.views)(Ok(())),
+            Ok(Job::Read(read)) => read(&mut self.views)(Err(why.clone())),
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let may_pass = matches!(stopped.why, Unavailable::DiskFull { .. });
+        if may_pass && stopped.tried.elapsed() >= REOPEN_AFTER {
+            stopped.tried = Stopwatch::start();
+            if self.reopen(&mut stopped) {
+                return true;
+            }
+        }
+        self.stopped = Some(stopped);
+        true
+    }
+
+    fn reopen(&mut self, stopped: &mut Stopped) -> bool {
+        self.check_disk();
+        if self.disk_full.is_some() {
+            return false;
+        }
+        match self.parts.journal.reopen() {
+            Ok(head) => {
+                stopped.folded = self.fold_anew();
+                if stopped.folded {
+                    tracing::info!(head, "the journal is open again");
+                    self.continue_journal();
+                    self.parts.health.resume();
                 }
-                match self.parts.journal.reopen() {
-                    Ok(head) => {
-                        folded = self.fold_anew();
-                        if folded {
-                            tracing::info!(head, "the journal is open again");
-                            self.continue_journal();
-                            self.parts.health.resume();
-                            return None;
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, why = %why_stopped(&error), "the journal does not open yet"),
-                }
+                stopped.folded
+            }
+            Err(error) => {
+                tracing::warn!(%error, why = %why_stopped(&error), "the journal does not open yet");
+                false
             }
         }
     }
 
     fn fold_anew(&mut self) -> bool {
+        if is_planted(Bug::KeepsWhatIsLost) {
+            return true;
+        }
         let journal = &*self.parts.journal;
         // Without writing: the overlay's bounds hold for what there is to fold, and others may be at the rows
         // (the write-behind thread, a verification).
@@ -687,7 +753,7 @@ impl Sequencer {
     }
 
     /// Commits what there is and writes the views behind, so that the next start has nothing to apply.
-    fn finish(mut self, done: oneshot::Sender<()>) {
+    fn finish(&mut self, done: oneshot::Sender<()>) {
         self.pulse().waits();
         self.hand_over();
         if let Some(written) = self.await_written() {
@@ -703,6 +769,11 @@ impl Sequencer {
     }
 }
 
+/// Whether a key is to be destroyed before this is answered.
+fn erases(command: &Command, answer: &Answer) -> bool {
+    matches!(command.action, Action::EraseMember { .. }) && answer.is_ok() && !is_planted(Bug::ErasedInName)
+}
+
 /// What a command came to, and what of it goes into its record.
 struct Considered {
     tenant: Tenant,
@@ -713,44 +784,6 @@ struct Considered {
     /// Where that one's key is.
     key_slot: KeySlot,
     decision: Result<Decision, Rejection>,
-}
-
-/// What is there of a tenant besides what a command names.
-struct Around<'a> {
-    sequencer: &'a Sequencer,
-    tenant: Tenant,
-    /// The first look-up that failed: the decision is void then.
-    failed: RefCell<Option<FoldError>>,
-}
-
-impl std::fmt::Debug for Around<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Around({})", self.tenant)
-    }
-}
-
-impl Around<'_> {
-    fn found<T, E: Into<FoldError>>(&self, found: Result<Option<T>, E>) -> Option<T> {
-        found.unwrap_or_else(|error| {
-            self.failed.borrow_mut().get_or_insert(error.into());
-            None
-        })
-    }
-}
-
-impl World for Around<'_> {
-    fn member(&self, id: MemberId) -> Option<Member> {
-        self.found(self.sequencer.views.peek_member(self.tenant, id)).map(Cow::into_owned)
-    }
-
-    fn item(&self, key: &ItemKey) -> Option<Item> {
-        self.found(self.sequencer.views.item(self.tenant, key))
-    }
-
-    fn entry(&self, at: Sequence) -> Option<Entry> {
-        let stored = self.found(self.sequencer.record_at(at)).filter(|s| s.record.tenant == self.tenant)?;
-        Entry::of(&stored.record.recorded(stored.first, (at.0 - stored.first.0) as usize))
-    }
 }
 
 enum Next {

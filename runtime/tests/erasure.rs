@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use punchline_delivery::scripted::{ScriptedCourier, Step};
-use punchline_engine::command::Action;
+use punchline_engine::command::{Action, Command};
 use punchline_engine::dispatch::RowState;
 use punchline_engine::event::{Event, MemberCreated, MemberJoinedCampaign, Record};
 use punchline_engine::id::{KeySlot, MemberId, Sequence};
@@ -210,6 +210,21 @@ fn a_person_is_nowhere_in_plain_text_and_after_the_erasure_nowhere_at_all() {
         let refused = open(dir.path(), &courier).map(drop).unwrap_err();
         assert!(refused.to_string().contains("members.keys"), "{refused}");
     });
+}
+
+#[tokio::test]
+async fn an_erasure_among_others_is_answered_once_its_key_is_destroyed() {
+    let (disk, courier) = (MemoryDisk::new(), Arc::new(ScriptedCourier::new()));
+    let node = start(&disk, &courier);
+    set_up(&node).await;
+    accepted(&node, register_person()).await;
+    let command = |action| Command { tenant: TENANT, request_id: None, action };
+    accepted(&node, consume("c1", 1, "coffee", 3)).await;
+    let commands = [register(2), erase(1), register(3)].map(command).to_vec();
+    let answers = node.submitter().submit_all(commands, true).await.unwrap();
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    check_erased(&node, &["m1@example.com", "Anamaria"], "answered").await;
+    node.close().await;
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use punchline_engine::planted::{Bug, is_planted};
 use sha2::{Digest, Sha256};
 
 /// Size at which a builder calls itself full. About 8 KiB was the fastest on sled (DESIGN,
@@ -305,7 +306,7 @@ impl Block {
         }
         let stored = u32_at(&bytes, 4);
         let found = checksum(&bytes);
-        if stored != found {
+        if stored != found && !is_planted(Bug::UncheckedBlock) {
             return Err(BlockError::Checksum { expected: stored, found });
         }
         let mut previous = [0; 16];

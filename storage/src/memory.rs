@@ -8,7 +8,8 @@
 //!
 //! - The durable image only changes in a sync that succeeds.
 //! - Writes of one file reach the disk in order: what a power cut leaves of the unsynced ones is a
-//!   prefix, the last of which may be torn (journal) – as sled recovers a prefix of its log.
+//!   prefix, the last of which may be torn (journal) – as sled recovers a prefix of its log. Blocks of the journal
+//!   may also be made to survive in any subset, as on a log that recovers less: the journal allows for it.
 //! - The same calls, faults and seed give the same bytes.
 //!
 //! # What is absent on purpose
@@ -40,8 +41,25 @@ use crate::{
 pub struct Faults {
     /// The power goes at this sync: it and everything after it fails.
     pub power_cut_at_sync: Option<u64>,
+    /// The power goes at this write of a block or of rows: as above, and it is not written.
+    pub power_cut_at_write: Option<u64>,
     /// These appends fail, each half way through its blocks.
     pub appends: BTreeMap<u64, AppendFault>,
+    /// These syncs fail with EIO. What was to be synced stays as it is, unsynced.
+    pub syncs: BTreeSet<u64>,
+    /// From now on every read fails, other than of the members' keys.
+    pub reads: Option<ReadFault>,
+    /// A power cut may leave any of the journal's unsynced blocks, not only the first of them.
+    pub reorders: bool,
+}
+
+/// How a read fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFault {
+    /// EIO.
+    Io,
+    /// Fewer bytes than there are come back: of a block. Of a row that is as good as EIO, which is what comes.
+    Short,
 }
 
 /// How an append fails.
@@ -66,6 +84,7 @@ struct State {
     slots_zeroed: BTreeSet<u64>,
     faults: Faults,
     syncs: u64,
+    writes: u64,
     appends: u64,
     reopens: u64,
     full: bool,
@@ -150,6 +169,7 @@ impl fmt::Debug for State {
         f.debug_struct("State")
             .field("faults", &self.faults)
             .field("syncs", &self.syncs)
+            .field("writes", &self.writes)
             .field("appends", &self.appends)
             .field("reopens", &self.reopens)
             .field("full", &self.full)
@@ -168,6 +188,21 @@ impl State {
         if self.full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
+    /// Counts a write; an error if there is no room, or the power goes at it.
+    fn count_write(&mut self) -> io::Result<()> {
+        self.room()?;
+        self.writes += 1;
+        if self.faults.power_cut_at_write == Some(self.writes) {
+            self.power_lost = true;
+        }
+        self.powered()
+    }
+
+    fn readable(&self) -> io::Result<()> {
+        self.powered()?;
+        if self.faults.reads.is_some() { Err(input_output()) } else { Ok(()) }
+    }
+
     /// Counts a sync; an error if the power goes at it.
     fn count_sync(&mut self) -> io::Result<()> {
         self.powered()?;
@@ -175,8 +210,13 @@ impl State {
         if self.faults.power_cut_at_sync == Some(self.syncs) {
             self.power_lost = true;
         }
-        self.powered()
+        self.powered()?;
+        if self.faults.syncs.contains(&self.syncs) { Err(input_output()) } else { Ok(()) }
     }
+}
+
+fn input_output() -> io::Error {
+    io::Error::other("input/output error")
 }
 
 impl MemoryDisk {
@@ -207,6 +247,16 @@ impl MemoryDisk {
         self.state().syncs
     }
 
+    /// How many writes of a block or of rows have been begun.
+    pub fn write_count(&self) -> u64 {
+        self.state().writes
+    }
+
+    /// Where the blocks of the journal begin that are on disk for certain.
+    pub fn blocks(&self) -> Vec<u64> {
+        self.state().journal.durable.blocks.keys().copied().collect()
+    }
+
     /// How many appends have been begun.
     pub fn append_count(&self) -> u64 {
         self.state().appends
@@ -231,6 +281,8 @@ impl MemoryDisk {
         let unsynced = &state.journal.unsynced;
         let whole = random.below(unsynced.len() as u64 + 1) as usize;
         unsynced[..whole].iter().for_each(|op| journal.apply(op));
+        let behind = unsynced.iter().skip(whole + 1).filter(|_| state.faults.reorders);
+        behind.filter(|_| random.below(2) == 0).for_each(|op| journal.apply(op));
         if let Some(JournalOp::Put(sequence, bytes)) = unsynced.get(whole) {
             match random.below(3) {
                 0 => {}
@@ -365,12 +417,12 @@ impl MemoryJournal {
         let fault = state.faults.appends.get(&state.appends).copied();
         let reached = if fault.is_some() { blocks.len() / 2 } else { blocks.len() };
         for block in &blocks[..reached] {
-            state.room()?;
+            state.count_write()?;
             state.journal.write(JournalOp::Put(block.first_sequence, block.bytes.clone()));
         }
         match fault {
             Some(AppendFault::Full) => return Err(io::ErrorKind::StorageFull.into()),
-            Some(AppendFault::Io) => return Err(io::Error::other("input/output error")),
+            Some(AppendFault::Io) => return Err(input_output()),
             None => {}
         }
         state.count_sync()?;
@@ -400,7 +452,9 @@ impl Journal for MemoryJournal {
             return Ok(None);
         }
         let state = self.disk.state();
-        state.powered().map_err(|source| JournalError::from_io(path(), source))?;
+        let is_short = state.faults.reads == Some(ReadFault::Short);
+        let readable = if is_short { state.powered() } else { state.readable() };
+        readable.map_err(|source| JournalError::from_io(path(), source))?;
         let first = state.journal.live.trimmed.max(1);
         if sequence < first {
             return Err(JournalError::Trimmed { sequence, first });
@@ -413,7 +467,8 @@ impl Journal for MemoryJournal {
             .range(..=sequence)
             .next_back()
             .ok_or_else(|| corrupt(Damage::Store("block is missing".into())))?;
-        let block = Block::from_bytes(bytes.clone()).map_err(|error| corrupt(error.into()))?;
+        let bytes = if is_short { bytes.slice(..bytes.len() / 2) } else { bytes.clone() };
+        let block = Block::from_bytes(bytes).map_err(|error| corrupt(error.into()))?;
         if block.first_sequence() != *at || block.last_sequence() < sequence {
             return Err(corrupt(Damage::Gap { found: block.last_sequence() + 1 }));
         }
@@ -481,14 +536,14 @@ pub struct MemoryRows {
 impl Rows for MemoryRows {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         let state = self.disk.state();
-        state.powered().map_err(rows_error)?;
+        state.readable().map_err(rows_error)?;
         Ok(state.rows.live.get(&(table, key.to_vec())).cloned())
     }
 
     fn write(&self, table: Table, rows: &[RowChange]) -> Result<(), RowsError> {
         let mut state = self.disk.state();
-        state.room().map_err(rows_error)?;
         for (key, value) in rows {
+            state.count_write().map_err(rows_error)?;
             state.rows.write(RowsOp(table, key.clone(), value.clone()));
         }
         Ok(())
@@ -496,7 +551,7 @@ impl Rows for MemoryRows {
 
     fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Row>, RowsError> {
         let state = self.disk.state();
-        state.powered().map_err(rows_error)?;
+        state.readable().map_err(rows_error)?;
         let bounds = (Bound::Included((table, from.to_vec())), Bound::Unbounded);
         let rows = state.rows.live.range(bounds).take_while(|((of, _), _)| *of == table);
         Ok(rows.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())

@@ -10,7 +10,7 @@ use cargo_metadata::{Metadata, MetadataCommand};
 const FILE_LINES_MAX: usize = 800;
 
 /// Who may import whom: crate, then all of ours that it may depend on, in whatever way.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("punchline-proto", &[]),
     ("punchline-engine", &[]),
     ("punchline-storage", &["punchline-proto", "punchline-engine"]),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
         "punchline",
         &["punchline-proto", "punchline-engine", "punchline-storage", "punchline-delivery", "punchline-runtime"],
     ),
+    ("simulator", &["punchline-engine", "punchline-storage", "punchline-delivery", "punchline-runtime"]),
     ("punchline-tests", &["punchline-proto"]),
     (
         "punchline-benches",

@@ -14,6 +14,7 @@ use crate::loyalty::ledger::Currency;
 use crate::loyalty::member::Member;
 use crate::loyalty::reward;
 use crate::loyalty::tenant::TenantConfig;
+use crate::planted::{Bug, is_planted};
 use crate::rejection::{InvalidField, Rejection};
 use crate::time::UnixMillis;
 
@@ -210,7 +211,8 @@ pub(super) fn transfer<'a>(
     let origin = |other_member_id| Origin::Transfer { other_member_id, reason: reason.into() };
     draft.debit(member.id, currency, amount, None, origin(to))?;
     for lot in lots {
-        draft.credit(to, currency, lot.amount, lot.expires_at, origin(member.id))?;
+        let gain = i64::from(is_planted(Bug::MoneyFromNowhere));
+        draft.credit(to, currency, lot.amount + gain, lot.expires_at, origin(member.id))?;
     }
     Ok(draft)
 }

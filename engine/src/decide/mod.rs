@@ -466,11 +466,11 @@ fn check_etag(given: Option<&str>, version: u64) -> Result<(), Rejection> {
 fn repeated_request(first: &Record, action: &Action, request_id: &str) -> Result<(), Rejection> {
     let same = match (&first.events[0], action) {
         // A member has identifiers until it is erased: then what was asked for the first time is not known.
-        (Event::MemberCreated(e), Action::RegisterMember { .. } | Action::IdentifyMember { .. })
-            if e.identifiers.is_empty() =>
-        {
-            return Err(Rejection::MemberErased(e.member_id));
-        }
+        (
+            Event::MemberCreated(MemberCreated { member_id, identifiers, .. })
+            | Event::MemberUpdated(MemberUpdated { member_id, identifiers, .. }),
+            Action::RegisterMember { .. } | Action::IdentifyMember { .. },
+        ) if identifiers.is_empty() => return Err(Rejection::MemberErased(*member_id)),
         (Event::MemberCreated(e), Action::RegisterMember { identifiers, profile, registration_source, join, .. }) => {
             let joined = first.events[1..].iter().filter_map(|event| match event {
                 Event::MemberJoinedCampaign(e) => Some(&e.campaign_id),

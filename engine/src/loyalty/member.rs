@@ -22,6 +22,7 @@ use crate::loyalty::account::Account;
 use crate::loyalty::ledger::Currency;
 use crate::loyalty::programme::TIER_MONTHS_MAX;
 use crate::loyalty::reward;
+use crate::planted::{self, Bug, is_planted};
 use crate::quantity::Stamps;
 use crate::rejection::InvalidField;
 use crate::time::{Period, UnixMillis};
@@ -471,6 +472,9 @@ impl Member {
         }
         self.as_of = recorded.sequence;
         self.updated_at = recorded.time;
+        if is_planted(Bug::ApplyReadsClock) {
+            self.updated_at = recorded.time.plus_ms(planted::reading());
+        }
         self.key_slot = self.key_slot.max(recorded.key_slot);
         match recorded.event {
             Event::MemberUpdated(e) => {

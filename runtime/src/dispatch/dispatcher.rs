@@ -221,6 +221,7 @@ impl Dispatcher {
             self.reconcile(&current);
             loop {
                 tokio::select! {
+                    biased;
                     changed = directory.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,
@@ -307,6 +308,7 @@ impl Dispatcher {
             let mut running = tokio::spawn(Pulsing::new(stats.pulse.clone(), worker.run(receiver)));
             let ended = loop {
                 tokio::select! {
+                    biased;
                     ended = &mut running => break ended,
                     control = controls.recv() => match control {
                         Some(control) => drop(forward.send(control)),

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use punchline_engine::dispatch::progress::ATTEMPTS_LOGGED_MAX;
 use punchline_engine::dispatch::{AttemptLog, DeliveryProgress, DeliveryRow, OnDeadLetter, Ordering, RowState};
 use punchline_engine::id::{MemberId, Sequence};
+use punchline_engine::planted::{Bug, is_planted};
 use punchline_engine::time::UnixMillis;
 
 /// Deliveries without a row that are begun or waiting to begin, and settled ones that are not yet
@@ -60,6 +61,7 @@ pub struct Rules {
 impl Rules {
     fn lane(&self, sequence: Sequence, member: Option<MemberId>) -> LaneKey {
         match self.ordering {
+            Ordering::PerMember if is_planted(Bug::NoOrder) => LaneKey::Own(sequence),
             Ordering::PerMember => LaneKey::Member(member),
             Ordering::Strict => LaneKey::All,
             Ordering::None => LaneKey::Own(sequence),
@@ -469,6 +471,9 @@ impl Lanes {
         };
         let stays = matches!(how, Settled::Again { .. })
             || how == Settled::Dead && self.rules.on_dead_letter == OnDeadLetter::Hold;
+        if how == Settled::Dead && is_planted(Bug::ForgottenDeadLetter) {
+            self.rows.remove(&sequence);
+        }
         if stays {
             self.changed.insert(sequence);
             self.list(key);
@@ -546,6 +551,7 @@ impl Lanes {
         // before does not bring the cursor back.
         let unwritten = self.changed.first().copied().into_iter().chain(self.finished.iter().map(|r| r.sequence)).min();
         let passed = unwritten.map_or(self.cursor(), |s| self.cursor().min(Sequence(s.0 - 1)));
+        let passed = if is_planted(Bug::CursorTooFar) { self.read_to } else { passed };
         self.reported = self.reported.max(passed);
         self.delivered = self.delivered.split_off(&self.reported.next());
         DeliveryProgress { cursor: self.reported, rows }

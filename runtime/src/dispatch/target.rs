@@ -21,6 +21,7 @@ use punchline_engine::event::Recorded;
 use punchline_engine::filter::Filter;
 use punchline_engine::id::SubscriptionId;
 use punchline_engine::loyalty::tenant::SubscriptionEntry;
+use punchline_engine::planted::{Bug, is_planted};
 use punchline_engine::rejection::InvalidField;
 use punchline_engine::time::UnixMillis;
 
@@ -160,7 +161,10 @@ impl Target {
         attempt: u32,
         now: UnixMillis,
     ) -> Result<AttemptRequest, Box<AttemptReport>> {
-        let webhook_id = standard::webhook_id(self.id, recorded.sequence);
+        let mut webhook_id = standard::webhook_id(self.id, recorded.sequence);
+        if is_planted(Bug::NewIdEachAttempt) {
+            webhook_id = format!("{webhook_id}_{attempt}");
+        }
         let timestamp_unix_s = now.0.div_euclid(1_000);
         let refused = |error: String| Box::new(AttemptReport::failed(ErrorCode::Dialect, error));
         let Checked { dialect, settings, .. } = &self.checked;

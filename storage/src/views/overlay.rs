@@ -7,6 +7,7 @@ use punchline_engine::dispatch::DeliveryState;
 use punchline_engine::id::{KeySlot, MemberId, Sequence, SubscriptionId, Tenant};
 use punchline_engine::loyalty::ledger::House;
 use punchline_engine::loyalty::member::Member;
+use punchline_engine::planted::{Bug, is_planted};
 
 use super::keys::{self, Hash, MemberKey};
 use super::seen::SeenIndex;
@@ -96,6 +97,9 @@ pub fn write_behind(
     overlay: &Overlay,
     mut pause: impl FnMut(),
 ) -> Result<(), RowsError> {
+    if is_planted(Bug::CheckpointFirst) {
+        write_checkpoint(rows, overlay)?;
+    }
     let mut writer = Writer::new(rows, &mut pause);
     // What others refer to comes first: see the invariants of the parent module.
     for ((table, key), value) in &overlay.rows {
@@ -119,6 +123,10 @@ pub fn write_behind(
     for slot in &overlay.to_destroy {
         member_keys.destroy(*slot).map_err(RowsError::from_keys)?;
     }
+    write_checkpoint(rows, overlay)
+}
+
+fn write_checkpoint(rows: &dyn Rows, overlay: &Overlay) -> Result<(), RowsError> {
     let version = super::FORMAT_VERSION.to_be_bytes().to_vec();
     let checkpoint = overlay.upto.0.to_be_bytes().to_vec();
     let key_slot = overlay.key_slot.0.to_be_bytes().to_vec();
