@@ -733,7 +733,11 @@ fn recover(
         let aside = data_dir.set_views_aside()?;
         tracing::warn!(why, set_aside = %aside.display(), "the views do not fold, they are set aside and folded anew");
         let fresh: Arc<dyn Rows> = Arc::new(data_dir.open_views()?.rows);
-        lay_base(data_dir, journal, &*fresh, keys)?;
+        if let Err(error) = lay_base(data_dir, journal, &*fresh, keys) {
+            drop(fresh);
+            data_dir.put_views_back(&aside)?;
+            return Err(error.into());
+        }
         folded = fold(fresh);
         match &folded {
             Ok(Ok(_)) => recovery.views_rebuilt = true,
