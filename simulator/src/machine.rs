@@ -45,6 +45,9 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(3 * 3_600);
 /// Space below which commands are refused.
 const RESERVE_BYTES: u64 = 1_000_000;
 
+/// Longest that a client waits between two commands, as a rule.
+pub const PACE_MS: u64 = 80;
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -285,7 +288,9 @@ impl Machine {
             }
             self.look()?;
         }
-        self.drain(&node, &mut parts).await?;
+        if !self.drain(&node, &mut parts).await? {
+            return Ok(End::Killed);
+        }
         self.close(node, &mut parts).await?;
         Ok(End::Closed)
     }
@@ -324,7 +329,9 @@ impl Machine {
                 let (chunk, most) = *self.random.pick(&[(10, 1_000), (100, 20_000), (1_000, 600_000), (20_000, 40_000_000)]);
                 let total = self.random.between(chunk, most);
                 self.line(format_args!("{total} ms pass"));
+                self.world.lock().clients.pace_ms = chunk.max(PACE_MS);
                 self.pass(parts, Duration::from_millis(total), Duration::from_millis(chunk)).await;
+                self.world.lock().clients.pace_ms = PACE_MS;
             }
             Act::Mood => self.change_mood(),
             Act::Operator if self.world.lock().clients.is_set_up() => {
@@ -467,8 +474,9 @@ impl Machine {
         }
     }
 
-    /// Faults have stopped: everything has to come to its end.
-    async fn drain(&mut self, node: &Arc<Node>, parts: &mut Stepped) -> Result<(), String> {
+    /// Faults have stopped: everything has to come to its end. False where the node had stopped before, and is to be
+    /// started again.
+    async fn drain(&mut self, node: &Arc<Node>, parts: &mut Stepped) -> Result<bool, String> {
         self.line(format_args!("faults stop"));
         self.disk.set_faults(Faults::default());
         self.disk.set_full(false);
@@ -484,6 +492,9 @@ impl Machine {
         }
         let mut passed = Duration::ZERO;
         loop {
+            if let (true, Some(Unavailable::Stopped { .. })) = (passed.is_zero(), node.stopped()) {
+                return Ok(false);
+            }
             self.pass(parts, Duration::from_millis(200), Duration::from_millis(10)).await;
             self.pass(parts, Duration::from_secs(10), Duration::from_secs(1)).await;
             passed += Duration::from_secs(10);
@@ -495,7 +506,7 @@ impl Machine {
             }
             if waiting == 0 && pending == 0 && dead == 0 && passed > Duration::from_secs(120) {
                 self.line(format_args!("all is quiet after {} s", passed.as_secs()));
-                return Ok(());
+                return Ok(true);
             }
             if passed > DRAINED_WITHIN {
                 return Err(format!("liveness: {waiting} commands and {pending} deliveries wait for ever, {dead} are dead"));

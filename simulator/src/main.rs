@@ -9,7 +9,7 @@ use punchline_runtime::clock::{Clock, Stopwatch, SystemClock};
 use simulator::machine::{self, Outcome};
 
 /// Steps before faults stop, where nothing is said.
-const STEPS: u64 = 12_000;
+const STEPS: u64 = 4_000;
 /// Seeds of the fixed set.
 const SET: std::ops::RangeInclusive<u64> = 1..=60;
 
@@ -100,7 +100,7 @@ fn bugs(search: bool) -> bool {
     for bug in Bug::ALL {
         let seeds = if search { 1..=SEARCHED_MAX } else { seed_for(bug)..=seed_for(bug) };
         let first = seeds.clone().find_map(|seed| Some((seed, found(bug, seed)?)));
-        match first {
+        match &first {
             Some((seed, fault)) => println!("{bug:?}: found with seed {seed}: {fault}"),
             None => println!("{bug:?}: NOT FOUND with seeds {seeds:?}"),
         }
