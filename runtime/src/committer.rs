@@ -165,7 +165,8 @@ impl Committer {
     /// Commits one batch.
     pub(crate) fn commit(&self, mut batch: Batch) {
         let is_call = |reply: &Reply| matches!(reply, Reply::Call(_));
-        let (calls, mut answers): (Vec<Reply>, Vec<Reply>) = std::mem::take(&mut batch.replies).into_iter().partition(is_call);
+        let (calls, mut answers): (Vec<Reply>, Vec<Reply>) =
+            std::mem::take(&mut batch.replies).into_iter().partition(is_call);
         if is_planted(Bug::AckBeforeSync) {
             self.answer(std::mem::take(&mut answers), Ok(()));
         }
