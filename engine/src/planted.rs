@@ -58,7 +58,7 @@ impl Bug {
 }
 
 #[cfg(feature = "planted-bugs")]
-mod planted {
+mod switch {
     use std::cell::Cell;
 
     use super::Bug;
@@ -87,7 +87,7 @@ mod planted {
 }
 
 #[cfg(not(feature = "planted-bugs"))]
-mod planted {
+mod switch {
     use super::Bug;
 
     /// No.
@@ -103,4 +103,4 @@ mod planted {
     }
 }
 
-pub use planted::*;
+pub use switch::*;

@@ -8,12 +8,12 @@ pub const SEARCHED_MAX: u64 = 200;
 /// A seed that finds a bug.
 pub fn seed_for(bug: Bug) -> u64 {
     match bug {
-        Bug::AckBeforeSync => 1,
+        Bug::AckBeforeSync => 3,
         Bug::ForgottenIndexRow => 1,
-        Bug::CursorTooFar => 1,
+        Bug::CursorTooFar => 2,
         Bug::ApplyReadsClock => 1,
-        Bug::KeepsWhatIsLost => 1,
-        Bug::CheckpointFirst => 1,
+        Bug::KeepsWhatIsLost => 10,
+        Bug::CheckpointFirst => 2,
         Bug::NoOrder => 1,
         Bug::ForgottenDeadLetter => 1,
         Bug::TimeGoesBack => 1,

@@ -14,6 +14,7 @@ use punchline_runtime::committer::{Answer, Outcome, Refusal};
 use punchline_runtime::node::Submitter;
 use tokio::time::{sleep, timeout};
 
+use crate::machine::PACE_MS;
 use crate::random::Random;
 use crate::wishes::{Wish, Wishes};
 use crate::world::World;
@@ -31,6 +32,8 @@ pub struct Clients {
     is_set_up: bool,
     /// What was wished for before: an id is used up for ever.
     old: Vec<Wish>,
+    /// Longest that a client waits between two commands.
+    pub pace_ms: u64,
     /// Nobody wishes for anything new.
     pub content: bool,
 }
@@ -44,6 +47,7 @@ impl Clients {
             random: Random::new(seed, "clients"),
             is_set_up: false,
             old: Vec::new(),
+            pace_ms: PACE_MS,
             content: false,
         }
     }
@@ -111,8 +115,9 @@ impl Clients {
 pub async fn live(world: Arc<World>, n: usize, submitter: Submitter) {
     loop {
         let (wait, patience) = {
-            let random = &mut world.lock().clients.random;
-            (random.below(80), random.between(20, 4_000))
+            let Clients { random, pace_ms, .. } = &mut world.lock().clients;
+            let pace_ms = *pace_ms;
+            (random.below(pace_ms), random.between(20, 4_000))
         };
         sleep(Duration::from_millis(wait)).await;
         let wishes = {

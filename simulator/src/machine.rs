@@ -25,8 +25,8 @@ use punchline_runtime::node::{Node, NodeOptions, Recovery, Stores};
 use punchline_runtime::seal::Sealer;
 use punchline_runtime::threads::Stepped;
 use punchline_storage::attempts::AttemptLimits;
-use punchline_storage::memory::{AppendFault, Faults, MemoryDisk, ReadFault};
 use punchline_storage::journal::Journal;
+use punchline_storage::memory::{AppendFault, Faults, MemoryDisk, ReadFault};
 use punchline_storage::views::checkpoint;
 use tokio::time::sleep;
 
@@ -44,6 +44,9 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(3 * 3_600);
 
 /// Space below which commands are refused.
 const RESERVE_BYTES: u64 = 1_000_000;
+
+/// Longest that a client waits between two commands, as a rule.
+pub const PACE_MS: u64 = 80;
 
 /// What a run came to.
 #[derive(Debug)]
@@ -88,7 +91,8 @@ pub fn run(seed: u64, steps: u64) -> Outcome {
         is_low: Arc::default(),
     };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| machine.run()));
-    let panicked = PANICS.take().into_iter().next().map(|what| format!("a panic: {what}"));
+    let panicked = first_panic();
+    PANICS.set(None);
     let state = machine.world.lock();
     let wrong = ended.unwrap_or(Ok(())).err();
     Outcome {
@@ -103,16 +107,26 @@ pub fn run(seed: u64, steps: u64) -> Outcome {
 }
 
 thread_local! {
-    /// Of this thread's run: tokio catches those of tasks.
-    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// Of this thread's run, while there is one: tokio catches those of tasks.
+    static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
 fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|info| PANICS.with_borrow_mut(|panics| panics.push(info.to_string()))));
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.with_borrow_mut(|panics| match panics {
+                Some(panics) => panics.push(info.to_string()),
+                None => before(info),
+            });
+        }));
     });
-    PANICS.take();
+    PANICS.set(Some(Vec::new()));
+}
+
+fn first_panic() -> Option<String> {
+    PANICS.with_borrow(|panics| panics.as_ref()?.first().map(|what| format!("a panic: {what}")))
 }
 
 struct Machine {
@@ -188,7 +202,7 @@ impl Machine {
             self.world.lock().is_off = true;
             drop(runtime);
             let end = end?;
-            let tears = self.random.next();
+            let tears = self.random.draw();
             self.disk = match end {
                 End::Killed | End::Closed => self.disk.after_kill(),
                 End::PowerCut => self.disk.after_power_cut(tears),
@@ -285,15 +299,17 @@ impl Machine {
             }
             self.look()?;
         }
-        self.drain(&node, &mut parts).await?;
+        if !self.drain(&node, &mut parts).await? {
+            return Ok(End::Killed);
+        }
         self.close(node, &mut parts).await?;
         Ok(End::Closed)
     }
 
     /// Whether anything is wrong by now.
     fn look(&self) -> Result<(), String> {
-        if let Some(panic) = PANICS.with_borrow(|panics| panics.first().cloned()) {
-            return Err(format!("a panic: {panic}"));
+        if let Some(panic) = first_panic() {
+            return Err(panic);
         }
         let is_off = self.disk.power_lost();
         let mut state = self.world.lock();
@@ -321,14 +337,17 @@ impl Machine {
             }
             Act::Time => sleep(Duration::from_millis(self.random.between(1, 30))).await,
             Act::LongTime => {
-                let (chunk, most) = *self.random.pick(&[(10, 1_000), (100, 20_000), (1_000, 600_000), (20_000, 40_000_000)]);
+                let (chunk, most) =
+                    *self.random.pick(&[(10, 1_000), (100, 20_000), (1_000, 600_000), (20_000, 40_000_000)]);
                 let total = self.random.between(chunk, most);
                 self.line(format_args!("{total} ms pass"));
+                self.world.lock().clients.pace_ms = chunk.max(PACE_MS);
                 self.pass(parts, Duration::from_millis(total), Duration::from_millis(chunk)).await;
+                self.world.lock().clients.pace_ms = PACE_MS;
             }
             Act::Mood => self.change_mood(),
             Act::Operator if self.world.lock().clients.is_set_up() => {
-                let random = Random::new(self.random.next(), "operator");
+                let random = Random::new(self.random.draw(), "operator");
                 tokio::spawn(operator::act(self.world.clone(), node.clone(), random));
             }
             Act::Clock => {
@@ -372,7 +391,7 @@ impl Machine {
     fn rot(&mut self) {
         let blocks = self.disk.blocks();
         if let Some(cold) = blocks.len().checked_sub(3).filter(|cold| *cold > 0 && self.rotten.is_none()) {
-            let (first, byte) = (blocks[self.random.below(cold as u64) as usize], self.random.next() as usize);
+            let (first, byte) = (blocks[self.random.below(cold as u64) as usize], self.random.draw() as usize);
             self.line(format_args!("a bit of the block at {first} flips"));
             self.disk.corrupt_block(first, byte);
             self.rotten = Some((first, byte));
@@ -393,7 +412,7 @@ impl Machine {
         for _ in 0..3 {
             let first = *self.random.pick(&blocks);
             let rotten = self.disk.after_kill();
-            rotten.corrupt_block(first, self.random.next() as usize);
+            rotten.corrupt_block(first, self.random.draw() as usize);
             let checkpoint = checkpoint(&rotten.rows()).map_err(|e| e.to_string())?;
             let named = |error: &str| match error.contains(&format!("sequence {first}")) {
                 true => Ok(()),
@@ -467,8 +486,9 @@ impl Machine {
         }
     }
 
-    /// Faults have stopped: everything has to come to its end.
-    async fn drain(&mut self, node: &Arc<Node>, parts: &mut Stepped) -> Result<(), String> {
+    /// Faults have stopped: everything has to come to its end. False where the node had stopped before, and is to be
+    /// started again.
+    async fn drain(&mut self, node: &Arc<Node>, parts: &mut Stepped) -> Result<bool, String> {
         self.line(format_args!("faults stop"));
         self.disk.set_faults(Faults::default());
         self.disk.set_full(false);
@@ -484,6 +504,9 @@ impl Machine {
         }
         let mut passed = Duration::ZERO;
         loop {
+            if let (true, Some(Unavailable::Stopped { .. })) = (passed.is_zero(), node.stopped()) {
+                return Ok(false);
+            }
             self.pass(parts, Duration::from_millis(200), Duration::from_millis(10)).await;
             self.pass(parts, Duration::from_secs(10), Duration::from_secs(1)).await;
             passed += Duration::from_secs(10);
@@ -495,10 +518,12 @@ impl Machine {
             }
             if waiting == 0 && pending == 0 && dead == 0 && passed > Duration::from_secs(120) {
                 self.line(format_args!("all is quiet after {} s", passed.as_secs()));
-                return Ok(());
+                return Ok(true);
             }
             if passed > DRAINED_WITHIN {
-                return Err(format!("liveness: {waiting} commands and {pending} deliveries wait for ever, {dead} are dead"));
+                return Err(format!(
+                    "liveness: {waiting} commands and {pending} deliveries wait for ever, {dead} are dead"
+                ));
             }
         }
     }

@@ -9,9 +9,9 @@ use punchline_runtime::clock::{Clock, Stopwatch, SystemClock};
 use simulator::machine::{self, Outcome};
 
 /// Steps before faults stop, where nothing is said.
-const STEPS: u64 = 12_000;
+const STEPS: u64 = 4_000;
 /// Seeds of the fixed set.
-const SET: std::ops::RangeInclusive<u64> = 1..=60;
+const SET: std::ops::RangeInclusive<u64> = 1..=30;
 
 /// Runs a node in a simulated world: all that happens comes from a seed.
 #[derive(Debug, Parser)]
@@ -52,8 +52,10 @@ enum Command {
 fn main() -> ExitCode {
     let args = Args::parse();
     let is_well = match args.command {
-        None => report(args.seed.unwrap_or_default(), &machine::run(args.seed.unwrap_or_default(), args.steps), args.log),
-        Some(Command::Set) => SET.fold(true, |well, seed| report(seed, &machine::run(seed, STEPS), false) && well),
+        None => {
+            report(args.seed.unwrap_or_default(), &machine::run(args.seed.unwrap_or_default(), args.steps), args.log)
+        }
+        Some(Command::Set) => SET.map(run).filter(|is_well| !is_well).count() == 0,
         Some(Command::Soak { minutes }) => soak(Duration::from_secs(60 * minutes)),
         #[cfg(feature = "planted-bugs")]
         Some(Command::Bugs { search }) => bugs(search),
@@ -65,8 +67,12 @@ fn soak(time: Duration) -> bool {
     let watch = Stopwatch::start();
     let first = SystemClock.now().0 as u64;
     let mut seeds = first..;
-    std::iter::from_fn(|| seeds.next().filter(|_| watch.elapsed() < time))
-        .all(|seed| report(seed, &machine::run(seed, STEPS), false))
+    std::iter::from_fn(|| seeds.next().filter(|_| watch.elapsed() < time)).all(run)
+}
+
+/// Runs a seed; gives whether all was well.
+fn run(seed: u64) -> bool {
+    report(seed, &machine::run(seed, STEPS), false)
 }
 
 /// Prints what a run came to; its log too where it is asked for, or something was wrong.
@@ -99,8 +105,9 @@ fn bugs(search: bool) -> bool {
     let mut all = true;
     for bug in Bug::ALL {
         let seeds = if search { 1..=SEARCHED_MAX } else { seed_for(bug)..=seed_for(bug) };
+        // A seed that finds something by itself finds nothing here: the set is without a fault.
         let first = seeds.clone().find_map(|seed| Some((seed, found(bug, seed)?)));
-        match first {
+        match &first {
             Some((seed, fault)) => println!("{bug:?}: found with seed {seed}: {fault}"),
             None => println!("{bug:?}: NOT FOUND with seeds {seeds:?}"),
         }

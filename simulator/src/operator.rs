@@ -96,7 +96,7 @@ async fn carry_out(
         Deed::Replay | Deed::RedriveJob => {
             let head = node.feed().head().0;
             let job = DeliveryJob {
-                id: JobId(Uuid::from_u128(u128::from(random.next()))),
+                id: JobId(Uuid::from_u128(u128::from(random.draw()))),
                 kind: if matches!(deed, Deed::Replay) { JobKind::Replay } else { JobKind::Redrive },
                 from_sequence: Sequence(head.saturating_sub(random.between(1, 400)).max(1)),
                 to_sequence: Sequence(head),
@@ -204,7 +204,8 @@ pub async fn put_right(world: Arc<World>, node: Arc<Node>) {
             let mut came_of_it = Ok(());
             if entry.state != SubscriptionState::Active {
                 let (state, reason) = (SubscriptionState::Active, "faults have stopped".into());
-                came_of_it = submit(&node, tenant, Action::SetSubscriptionState { subscription_id: id, state, reason }).await;
+                came_of_it =
+                    submit(&node, tenant, Action::SetSubscriptionState { subscription_id: id, state, reason }).await;
             }
             let mut dead = dead(&node, id).await.unwrap_or_default();
             dead.truncate(SEQUENCES_MAX);

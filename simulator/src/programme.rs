@@ -3,9 +3,7 @@
 use std::str::FromStr;
 
 use punchline_engine::command::Action;
-use punchline_engine::dispatch::{
-    BreakerPolicy, EventSelection, OnDeadLetter, Ordering, RetrySchedule, Subscription,
-};
+use punchline_engine::dispatch::{BreakerPolicy, EventSelection, OnDeadLetter, Ordering, RetrySchedule, Subscription};
 use punchline_engine::expression::{Expression, RULE_NAMES};
 use punchline_engine::id::SubscriptionId;
 use punchline_engine::loyalty::campaign::{
@@ -250,7 +248,11 @@ pub fn subscriptions(tenant: usize) -> Vec<Subscription> {
     };
     vec![
         Subscription { schedule: long.clone(), ..base(0) },
-        Subscription { on_dead_letter: OnDeadLetter::Hold, event_types: selection(&["points.*", "member.*"]), ..base(1) },
+        Subscription {
+            on_dead_letter: OnDeadLetter::Hold,
+            event_types: selection(&["points.*", "member.*"]),
+            ..base(1)
+        },
         Subscription { ordering: Ordering::Strict, event_types: selection(&["coins.*", "tier.changed"]), ..base(2) },
         Subscription { ordering: Ordering::None, event_types: selection(&["consumption.*"]), ..base(3) },
         Subscription {

@@ -8,12 +8,12 @@ impl Random {
     /// One stream of a seed: what is drawn from one does not change what another gives.
     pub fn new(seed: u64, stream: &str) -> Random {
         let mut random = Random(seed);
-        stream.bytes().for_each(|byte| random.0 = random.next() ^ u64::from(byte));
+        stream.bytes().for_each(|byte| random.0 = random.draw() ^ u64::from(byte));
         random
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Random {
 
     /// From 0, less than `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
+        self.draw() % limit.max(1)
     }
 
     /// From `least` to `most`.

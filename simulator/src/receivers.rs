@@ -166,7 +166,9 @@ impl Network {
         }
         let (sequence, attempt) = (request.sequence, request.attempt);
         let body = serde_json::from_slice(&request.body).unwrap_or(serde_json::Value::Null);
-        state.log.line(format_args!("{host} <- {sequence}, attempt {attempt}: {}", if taken { "taken" } else { "not" }));
+        state
+            .log
+            .line(format_args!("{host} <- {sequence}, attempt {attempt}: {}", if taken { "taken" } else { "not" }));
         let arrival = Arrival { sequence, attempt, webhook_id: request.webhook_id.clone(), body, taken };
         state.receivers.seen.entry(host.into()).or_default().push(Seen::Came(arrival));
     }

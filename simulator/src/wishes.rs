@@ -224,7 +224,10 @@ impl Wishes {
             }
             Kind::Identify => Action::IdentifyMember {
                 member_id,
-                identifiers: vec![email(n), Identifier::parse("", "email", &format!("x{id}@example.com")).expect("one")],
+                identifiers: vec![
+                    email(n),
+                    Identifier::parse("", "email", &format!("x{id}@example.com")).expect("one"),
+                ],
                 profile: Profile::default(),
                 registration_source: "simulator".into(),
             },
@@ -232,7 +235,7 @@ impl Wishes {
             Kind::Unblock => Action::UnblockMember { member_id },
             Kind::Erase => Action::EraseMember { member_id },
             Kind::Join => {
-                let campaign_id = slug(*self.random.pick(&["alpha", "beta"]));
+                let campaign_id = self.random.pick(&["alpha", "beta"]).parse().expect("a slug");
                 Action::JoinCampaign { member_id, campaign_id }
             }
             Kind::Adjust => {
@@ -260,7 +263,7 @@ impl Wishes {
             }
             Kind::Merge => Action::MergeMembers { member_id, from_member_id: self.member(tenant).1 },
             Kind::Redeem => {
-                let reward_id = slug(*self.random.pick(&programme::REWARDS));
+                let reward_id = self.random.pick(&programme::REWARDS).parse().expect("a slug");
                 Action::StartRedemption { member_id, redemption_id: format!("r{id}"), reward_id }
             }
             Kind::Complete => {

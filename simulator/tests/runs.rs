@@ -4,8 +4,8 @@ use simulator::machine;
 
 #[test]
 fn a_seed_repeats_a_run_exactly() {
-    for seed in [1, 2, 3] {
-        let [first, second] = [(); 2].map(|()| machine::run(seed, 1_500));
+    for seed in [3, 5] {
+        let [first, second] = [(); 2].map(|()| machine::run(seed, 3_000));
         assert_eq!(first.fault, None, "seed {seed}");
         let differs = first.log.iter().zip(&second.log).position(|(a, b)| a != b);
         assert_eq!(differs.map(|at| (&first.log[at], &second.log[at])), None, "seed {seed}");

@@ -473,6 +473,7 @@ impl Lanes {
             || how == Settled::Dead && self.rules.on_dead_letter == OnDeadLetter::Hold;
         if how == Settled::Dead && is_planted(Bug::ForgottenDeadLetter) {
             self.rows.remove(&sequence);
+            self.changed.remove(&sequence);
         }
         if stays {
             self.changed.insert(sequence);

@@ -60,7 +60,10 @@ pub fn check(history: &History, receivers: &Receivers, at_the_end: bool) -> Resu
             // What is forgotten of the settled ones was dropped or taken.
             let is_settled = course.taken.is_some() || is_dropped(*sequence);
             if *sequence <= state.cursor.0 && !is_settled && row.is_none() {
-                return Err(format!("G4: the cursor of {host} is at {}, past {sequence}, which it did not take", state.cursor));
+                return Err(format!(
+                    "G4: the cursor of {host} is at {}, past {sequence}, which it did not take",
+                    state.cursor
+                ));
             }
             let is_dead = row == Some(RowState::Dead);
             let is_held = owed.subscription.on_dead_letter == OnDeadLetter::Hold && row == Some(RowState::Held);
@@ -170,12 +173,13 @@ fn courses(
                     return Err(format!("G2: {host} was sent {sequence} as {sent}, and it is {is}"));
                 }
                 // What is personal may be gone by now.
-                let has_person =
-                    matches!(recorded.event, Event::MemberCreated(_) | Event::MemberUpdated(_) | Event::FactPublished(_));
+                let has_person = matches!(
+                    recorded.event,
+                    Event::MemberCreated(_) | Event::MemberUpdated(_) | Event::FactPublished(_)
+                );
                 if at_the_end && !has_person {
-                    check_body(&arrival.body, recorded.event).map_err(|what| {
-                        format!("G2: {host} was sent {sequence}, in which {what}: {}", arrival.body)
-                    })?;
+                    check_body(&arrival.body, recorded.event)
+                        .map_err(|what| format!("G2: {host} was sent {sequence}, in which {what}: {}", arrival.body))?;
                 }
                 let id = ids.entry(sequence).or_insert(&arrival.webhook_id);
                 if *id != arrival.webhook_id {
@@ -198,7 +202,8 @@ fn courses(
 /// Checks that all that an event says was sent, as it is.
 fn check_body(body: &serde_json::Value, event: &Event) -> Result<(), String> {
     let said = serde_json::to_value(event).map_err(|e| e.to_string())?;
-    let wrong = said.as_object().and_then(|said| said.iter().find(|(name, value)| body["data"][name.as_str()] != **value));
+    let wrong =
+        said.as_object().and_then(|said| said.iter().find(|(name, value)| body["data"][name.as_str()] != **value));
     wrong.map_or(Ok(()), |(name, value)| Err(format!("{name} is {value}")))
 }
 

@@ -52,9 +52,7 @@ impl History {
         let verified = verified.map_err(|e| text("it cannot be verified", &e))?;
         match verified.difference {
             Some(difference) => Err(format!("G8: {difference}")),
-            None => {
-                Ok(History { head: report.head, records, keys, views, rows_compared: verified.rows, member_keys })
-            }
+            None => Ok(History { head: report.head, records, keys, views, rows_compared: verified.rows, member_keys }),
         }
     }
 
