@@ -399,6 +399,13 @@ fn an_erased_member_keeps_its_balances_and_nothing_else() {
     let erase = |n| Action::EraseMember { member_id: member_id(n) };
     let reason = |outcome: Result<Vec<Event>, Rejection>| outcome.map(|_| ()).map_err(|refused| refused.reason());
     assert_eq!(reason(world.submit_as(Some("r1"), register(7, false))), Ok(()));
+    let Action::RegisterMember { identifiers: known, .. } = register(7, false) else { unreachable!() };
+    let profile = Profile { first_name: "Ana".into(), ..Profile::default() };
+    let (source, other) = (String::from("site"), member_id(8));
+    let identify =
+        Action::IdentifyMember { member_id: other, identifiers: known, profile, registration_source: source };
+    assert_eq!(reason(world.submit_as(Some("r2"), identify.clone())), Ok(()));
+    assert_eq!(reason(world.submit_as(Some("r2"), identify.clone())), Ok(()), "a repeat");
     for n in [1, 3, 7] {
         assert_eq!(world.accept(erase(n)).len(), 1);
         assert_eq!(world.accept(erase(n)).len(), 0, "it is so already");
@@ -423,6 +430,7 @@ fn an_erased_member_keeps_its_balances_and_nothing_else() {
         assert_eq!(reason(world.submit(refused.clone())), Err("MEMBER_ERASED"), "{refused:?}");
     }
     assert_eq!(reason(world.submit_as(Some("r1"), register(7, false))), Err("MEMBER_ERASED"), "not known any more");
+    assert_eq!(reason(world.submit_as(Some("r2"), identify)), Err("MEMBER_ERASED"), "nor what changed it");
     assert_eq!(reason(world.submit(erase(9))), Err("MEMBER_NOT_FOUND"));
     let consume = |id: &str| consumption(&format!("{id} 1 2026-09-01T10:00:00Z coffee×3 tea"));
     assert_eq!(reason(world.submit(consume("c2"))), Err("ACCOUNT_NOT_FOUND"));
