@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
 
-use crate::actor;
+use crate::actor::Asked;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Committer, Health, Place, Unavailable};
 use crate::dispatch::dispatcher::{Couriers, Dispatcher};
@@ -43,6 +43,7 @@ use crate::jobs::{JobError, JobStatus, Jobs, Progress, Standing};
 use crate::pulse::Pulsing;
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
+use crate::trace;
 use crate::verify::{Verified, VerifyError};
 
 /// Pause between slices of write-behind: leaves the disk and the core to the commits.
@@ -149,7 +150,8 @@ impl Submitter {
     pub async fn submit(&self, command: Command) -> Answer {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
         let (answer, answered) = oneshot::channel();
-        let one = Job::One(Box::new(command), actor::asking(), answer, Some(Place(permit)));
+        let commit = trace::commit();
+        let one = Job::One(Box::new(command), Asked::within(commit.as_ref()), answer, Some(Place(permit)));
         self.jobs.send(one).map_err(|_| self.gone())?;
         answered.await.unwrap_or_else(|_| Err(self.gone().into()))
     }
@@ -169,7 +171,8 @@ impl Submitter {
             self.permits.clone().try_acquire_many_owned(count).map_err(|_| Unavailable::QueueFull)?
         };
         let (answer, answered) = oneshot::channel();
-        let many = Job::Many(commands, actor::asking(), answer, Some(Place(permit)));
+        let commit = trace::commit();
+        let many = Job::Many(commands, Asked::within(commit.as_ref()), answer, Some(Place(permit)));
         self.jobs.send(many).map_err(|_| self.gone())?;
         answered.await.map_err(|_| self.gone())
     }
@@ -191,7 +194,7 @@ impl Submitter {
     pub(crate) fn submit_internal(&self, command: Command) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
         // Where the sequencer has gone, dropping the sender is the answer.
-        drop(self.jobs.send(Job::One(Box::new(command), None, answer, None)));
+        drop(self.jobs.send(Job::One(Box::new(command), Asked::default(), answer, None)));
         answered
     }
 

@@ -148,10 +148,10 @@ impl Server {
             environment: Vec::new(),
         }
         .with("security.operator_token", OPERATOR_TOKEN)
-            .with("delivery.allow_http", true)
-            .with("delivery.allow_private", "127.0.0.0/8")
-            .with("ingest.rate_limit_http_per_minute", 0)
-            .with("log.filter", "info")
+        .with("delivery.allow_http", true)
+        .with("delivery.allow_private", "127.0.0.0/8")
+        .with("ingest.rate_limit_http_per_minute", 0)
+        .with("log.filter", "info")
     }
 
     /// [`setup`](Server::setup) as it is, started.

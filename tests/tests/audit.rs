@@ -48,14 +48,15 @@ async fn who_paused_this_subscription_and_when() {
         ..Default::default()
     };
     let (id, secret) = by_key.new_subscription(subscription).await;
-    let pause = v1::PauseSubscriptionRequest { subscription_id: id.clone() };
+    let pause = v1::PauseSubscriptionRequest { subscription_id: id.clone(), ..Default::default() };
     let resume = v1::ResumeSubscriptionRequest { subscription_id: id.clone() };
     by_key.subscriptions().pause_subscription(pause.clone()).await.expect("paused");
     world.api.subscriptions().resume_subscription(resume).await.expect("resumed");
     // Reading, taking in and being refused leave nothing.
     world.api.subscription(&id).await;
     world.api.record(consumption("c-1", PHONE, &[("article", 1)])).await.expect("accepted");
-    let unknown = v1::PauseSubscriptionRequest { subscription_id: "0192f0c1-7c3a-7cc2-8000-000000000000".into() };
+    let unknown = "0192f0c1-7c3a-7cc2-8000-000000000000".into();
+    let unknown = v1::PauseSubscriptionRequest { subscription_id: unknown, ..Default::default() };
     let refused = by_key.subscriptions().pause_subscription(unknown).await.expect_err("there is none");
     assert_eq!(Refused::of(&refused).reason, "SUBSCRIPTION_NOT_FOUND");
     assert!(world.server.log().lines().any(|line| {
@@ -95,7 +96,7 @@ async fn who_paused_this_subscription_and_when() {
     // Another advertiser's operator view, and who is no operator.
     let (_, other) = world.server.operator().new_advertiser("B").await;
     let page = other.admin().read_audit_trail(about(&id)).await.expect("an operator may ask").into_inner();
-    assert_eq!(page.entries, []);
+    assert!(page.entries.is_empty(), "{page:?}");
     let refused = by_key.admin().read_audit_trail(about(&id)).await.expect_err("operators only");
     assert_eq!(Refused::of(&refused).reason, "OPERATOR_REQUIRED");
 

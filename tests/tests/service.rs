@@ -52,7 +52,7 @@ async fn systemd_is_told() {
     let path = dir.path().join("notify");
     let mut systemd = Systemd::listen(&path);
     let setup = Server::setup().environment("NOTIFY_SOCKET", path.display()).environment("WATCHDOG_USEC", 200_000);
-    let mut server = setup.with("server.drain_ms", 2_000).start().await;
+    let mut server = setup.with("server.drain_ms", 5_000).start().await;
     systemd.hear(&["READY=1", "STATUS=serving"]).await;
     systemd.hear(&["WATCHDOG=1"]).await;
     server.signal("-HUP");
@@ -235,9 +235,13 @@ async fn a_reload_takes_over_what_it_can() {
 }
 
 async fn logged(server: &Server, what: &str) {
-    until(what, Duration::from_secs(30), async || {
-        if server.log().contains(what) { Ok(()) } else { Err(server.log_tail()) }
-    })
+    until(
+        what,
+        Duration::from_secs(30),
+        async || {
+            if server.log().contains(what) { Ok(()) } else { Err(server.log_tail()) }
+        },
+    )
     .await;
 }
 

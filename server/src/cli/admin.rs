@@ -84,8 +84,17 @@ pub(super) struct AuditArgs {
     list: ListOptions,
 }
 
-const AUDIT_COLUMNS: &[&str] =
-    &["sequence", "time", "advertiser_id", "environment", "actor", "method", "event_types", "resource_ids", "request_id"];
+const AUDIT_COLUMNS: &[&str] = &[
+    "sequence",
+    "time",
+    "advertiser_id",
+    "environment",
+    "actor",
+    "method",
+    "event_types",
+    "resource_ids",
+    "request_id",
+];
 
 pub(super) async fn audit(args: AuditArgs, client: &Client) -> Result<Answer, Failure> {
     let mut admin = AdminServiceClient::new(client.service());
