@@ -15,7 +15,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use opentelemetry::Context;
 use punchline_engine::command::Actor;
+use punchline_storage::codec::TraceBytes;
+
+use crate::trace;
 
 tokio::task_local! {
     static ASKING: Arc<Actor>;
@@ -26,7 +30,18 @@ pub async fn asked_by<F: Future>(actor: Actor, work: F) -> F::Output {
     ASKING.scope(Arc::new(actor), work).await
 }
 
-/// Who asks for what this task does.
-pub(crate) fn asking() -> Option<Arc<Actor>> {
-    ASKING.try_with(Arc::clone).ok()
+/// Where a command comes from.
+#[derive(Clone, Default)]
+pub(crate) struct Asked {
+    /// Who asks for it.
+    pub(crate) actor: Option<Arc<Actor>>,
+    /// The span that it is committed in.
+    pub(crate) trace: Option<TraceBytes>,
+}
+
+impl Asked {
+    /// By what this task does, committed in this span.
+    pub(crate) fn within(commit: Option<&Context>) -> Asked {
+        Asked { actor: ASKING.try_with(Arc::clone).ok(), trace: commit.map(trace::bytes) }
+    }
 }

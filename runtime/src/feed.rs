@@ -23,7 +23,7 @@ use punchline_engine::dispatch::subscription::{TypeMask, bit};
 use punchline_engine::event::{EventType, Record, Recorded};
 use punchline_engine::filter::EventSeen;
 use punchline_engine::id::{MemberId, Sequence, Tenant};
-use punchline_storage::codec::{self, CodecError};
+use punchline_storage::codec::{self, CodecError, TraceBytes};
 use punchline_storage::journal::{Journal, JournalError};
 use punchline_storage::member_keys::MemberKeys;
 use tokio::sync::{Notify, watch};
@@ -73,6 +73,8 @@ pub struct Stored {
     told: u64,
     /// In the journal.
     bytes: usize,
+    /// The span that it was committed in.
+    trace: Option<TraceBytes>,
 }
 
 impl Stored {
@@ -83,7 +85,19 @@ impl Stored {
             types |= bit(recorded.event.event_type());
             told += 1;
         }
-        Stored { first, record, types, told, bytes }
+        Stored { first, record, types, told, bytes, trace: None }
+    }
+
+    /// The same, committed in this span.
+    #[must_use]
+    pub(crate) fn traced(self, trace: Option<TraceBytes>) -> Stored {
+        Stored { trace, ..self }
+    }
+
+    fn decode(first: u64, bytes: &[u8], keys: &MemberKeys) -> Result<Stored, ReadError> {
+        let decoded = codec::decode_traced(bytes, keys);
+        let (record, trace) = decoded.map_err(|source| ReadError::Undecodable { sequence: first, source })?;
+        Ok(Stored::new(Sequence(first), record, bytes.len()).traced(trace))
     }
 
     /// Position of its last event.
@@ -107,6 +121,11 @@ impl EventRef {
     /// The record that it stands in.
     pub fn record(&self) -> &Record {
         &self.stored.record
+    }
+
+    /// The span that it was committed in.
+    pub(crate) fn trace(&self) -> Option<&TraceBytes> {
+        self.stored.trace.as_ref()
     }
 
     /// The event with its place.
@@ -202,7 +221,7 @@ impl Inner {
     fn forget(&mut self, tenant: Tenant, member: Option<MemberId>) {
         for stored in self.recent.iter_mut().filter(|s| s.record.tenant == tenant && s.record.member == member) {
             if let Some(record) = stored.record.impersonal() {
-                *stored = Arc::new(Stored::new(stored.first, record, stored.bytes));
+                *stored = Arc::new(Stored::new(stored.first, record, stored.bytes).traced(stored.trace));
             }
         }
         self.blocks.clear();
@@ -427,7 +446,7 @@ impl Feed {
         for (first, _, bytes) in block.records().filter(|(first, ..)| *first >= position.0) {
             let actor = codec::decode_actor(bytes);
             if let Some(actor) = actor.map_err(|source| ReadError::Undecodable { sequence: first, source })? {
-                asked.push((actor, Stored::new(Sequence(first), decode(first, bytes, &self.keys)?, bytes.len())));
+                asked.push((actor, Stored::decode(first, bytes, &self.keys)?));
             }
         }
         Ok((asked, Sequence(block.last_sequence() + 1)))
@@ -468,8 +487,7 @@ impl Feed {
         for (first, _, bytes) in block.records() {
             let undecodable = |source| ReadError::Undecodable { sequence: first, source };
             if !codec::is_mere_report(bytes).map_err(undecodable)? {
-                let record = decode(first, bytes, &self.keys)?;
-                records.push(Arc::new(Stored::new(Sequence(first), record, bytes.len())));
+                records.push(Arc::new(Stored::decode(first, bytes, &self.keys)?));
             }
         }
         records.retain(|stored| stored.told > 0);
@@ -503,7 +521,7 @@ pub fn record_at(
     };
     let Some(block) = block else { return Ok(None) };
     let Some((first, _, bytes)) = block.record_at(sequence.0) else { return Ok(None) };
-    Ok(Some(Arc::new(Stored::new(Sequence(first), decode(first, bytes, keys)?, bytes.len()))))
+    Ok(Some(Arc::new(Stored::decode(first, bytes, keys)?)))
 }
 
 /// Decodes a record of the journal.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Modules in reading order: who asks ([`actor`]), the clock and the ids ([`clock`], [`ids`], [`seal`]: the only places that
-//! read the time or make randomness), what tells a stuck loop ([`pulse`]), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
+//! read the time or make randomness), what tells a stuck loop ([`pulse`]) and whose trace it is ([`trace`]), the writer ([`sequencer`], [`committer`], [`feed`]), what serves
 //! subscriptions ([`dispatch`]), what the clock asks for ([`jobs`]), the whole of it opened and closed ([`node`], [`threads`], [`verify`]),
 //! kept elsewhere ([`backup`]), and made shorter ([`trim`]).
 
@@ -17,6 +17,7 @@ pub mod clock;
 pub mod ids;
 pub mod pulse;
 pub mod seal;
+pub mod trace;
 
 pub mod committer;
 pub mod feed;

@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle as JoinTask;
 
-use crate::actor;
+use crate::actor::Asked;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Committer, Health, Metrics, Place, Unavailable};
 use crate::dispatch::dispatcher::{Couriers, Dispatcher};
@@ -44,6 +44,7 @@ use crate::pulse::Pulsing;
 use crate::seal::Sealer;
 use crate::sequencer::{FOLDED_ROWS_MAX, FoldError, Job, Parts, Sequencer, fold};
 use crate::threads::{Blocking, Stepped, Threads, WriteBehind};
+use crate::trace;
 use crate::verify::{Verified, VerifyError};
 
 /// Permits for reads that wait for the sequencer.
@@ -151,7 +152,8 @@ impl Submitter {
     pub async fn submit(&self, command: Command) -> Answer {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unavailable::QueueFull)?;
         let (answer, answered) = oneshot::channel();
-        let one = Job::One(Box::new(command), actor::asking(), answer, Some(Place(permit)));
+        let commit = trace::commit();
+        let one = Job::One(Box::new(command), Asked::within(commit.as_ref()), answer, Some(Place(permit)));
         self.jobs.send(one).map_err(|_| self.gone())?;
         answered.await.unwrap_or_else(|_| Err(self.gone().into()))
     }
@@ -171,7 +173,8 @@ impl Submitter {
             self.permits.clone().try_acquire_many_owned(count).map_err(|_| Unavailable::QueueFull)?
         };
         let (answer, answered) = oneshot::channel();
-        let many = Job::Many(commands, actor::asking(), answer, Some(Place(permit)));
+        let commit = trace::commit();
+        let many = Job::Many(commands, Asked::within(commit.as_ref()), answer, Some(Place(permit)));
         self.jobs.send(many).map_err(|_| self.gone())?;
         answered.await.map_err(|_| self.gone())
     }
@@ -193,7 +196,7 @@ impl Submitter {
     pub(crate) fn submit_internal(&self, command: Command) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
         // Where the sequencer has gone, dropping the sender is the answer.
-        drop(self.jobs.send(Job::One(Box::new(command), None, answer, None)));
+        drop(self.jobs.send(Job::One(Box::new(command), Asked::default(), answer, None)));
         answered
     }
 

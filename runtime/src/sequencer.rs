@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, select};
-use punchline_engine::command::{Action, Actor, Command};
+use punchline_engine::command::{Action, Command};
 use punchline_engine::decide::{Decision, WorkingSet, decide, resolve, used_up};
 use punchline_engine::event::{CommandKey, Event, Record};
 use punchline_engine::id::{AdvertiserId, Environment, KeySlot, MemberId, Sequence, Tenant};
@@ -37,13 +37,14 @@ use punchline_engine::planted::{Bug, is_planted};
 use punchline_engine::rejection::Rejection;
 use punchline_engine::time::UnixMillis;
 use punchline_storage::block::{BlockBuilder, BlockHash, RECORD_BYTES_MAX};
-use punchline_storage::codec;
+use punchline_storage::codec::{self, TraceBytes};
 use punchline_storage::journal::Journal;
 use punchline_storage::member_keys::{KeysError, MemberKeys};
 use punchline_storage::rows::{Rows, RowsError};
 use punchline_storage::views::{Overlay, Views, ViewsError, write_behind};
 use tokio::sync::oneshot;
 
+use crate::actor::Asked;
 use crate::clock::{Clock, Stopwatch};
 use crate::committer::{Answer, Batch, Health, Outcome, Place, Reply, Unavailable, why_stopped};
 use crate::feed::{self, ReadError, Stored};
@@ -75,8 +76,8 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 /// Something for the sequencer.
 pub(crate) enum Job {
     /// Boxed, since it is handed on several times.
-    One(Box<Command>, Option<Arc<Actor>>, oneshot::Sender<Answer>, Option<Place>),
-    Many(Vec<Command>, Option<Arc<Actor>>, oneshot::Sender<Vec<Answer>>, Option<Place>),
+    One(Box<Command>, Asked, oneshot::Sender<Answer>, Option<Place>),
+    Many(Vec<Command>, Asked, oneshot::Sender<Vec<Answer>>, Option<Place>),
     Read(Read),
     Simulate(Command, oneshot::Sender<Simulated>, Place),
     /// Write the views behind as soon as that can be.
@@ -333,8 +334,8 @@ impl Sequencer {
 
     fn take(&mut self, job: Job) {
         let reply = match job {
-            Job::One(command, actor, to, permit) => {
-                let answer = self.decide(&command, actor.as_deref());
+            Job::One(command, asked, to, permit) => {
+                let answer = self.decide(&command, &asked);
                 let erases = erases(&command, &answer);
                 let reply = Reply::One(to, answer, permit);
                 if erases {
@@ -342,9 +343,8 @@ impl Sequencer {
                 }
                 reply
             }
-            Job::Many(commands, actor, to, permit) => {
-                let answers: Vec<Answer> =
-                    commands.iter().map(|command| self.decide(command, actor.as_deref())).collect();
+            Job::Many(commands, asked, to, permit) => {
+                let answers: Vec<Answer> = commands.iter().map(|command| self.decide(command, &asked)).collect();
                 let erases = commands.iter().zip(&answers).any(|(command, answer)| erases(command, answer));
                 let reply = Reply::Many(to, answers, permit);
                 if erases {
@@ -374,13 +374,13 @@ impl Sequencer {
         self.erasing.push(reply);
     }
 
-    fn decide(&mut self, command: &Command, actor: Option<&Actor>) -> Answer {
+    fn decide(&mut self, command: &Command, asked: &Asked) -> Answer {
         // How far deliveries have come is small, and without it they would be repeated.
         let is_report = matches!(command.action, Action::ReportDeliveries { .. });
         if let Some(full) = self.disk_full.as_ref().filter(|_| !is_report) {
             return Err(full.clone().into());
         }
-        match self.try_decide(command, actor) {
+        match self.try_decide(command, asked) {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(rejection)) => Err(rejection.into()),
             Err(error) => Err(self.views_failed(&error, command.tenant).into()),
@@ -400,11 +400,7 @@ impl Sequencer {
         why
     }
 
-    fn try_decide(
-        &mut self,
-        command: &Command,
-        actor: Option<&Actor>,
-    ) -> Result<Result<Outcome, Rejection>, FoldError> {
+    fn try_decide(&mut self, command: &Command, asked: &Asked) -> Result<Result<Outcome, Rejection>, FoldError> {
         let Considered { tenant, now, key, member, key_slot, decision } = self.consider(command)?;
         let events = match decision {
             Ok(Decision::Events(events)) => events,
@@ -424,14 +420,17 @@ impl Sequencer {
         let record = Record { tenant, time: now, member, key_slot, key, quiet: command.is_quiet(), events };
         self.encoded.clear();
         codec::encode_record_into(&record, &self.parts.keys, &mut self.encoded)?;
-        if let Some(actor) = actor {
+        if let Some(actor) = &asked.actor {
             codec::encode_actor_into(actor, &mut self.encoded);
+        }
+        if let Some(trace) = &asked.trace {
+            codec::encode_trace_into(trace, &mut self.encoded);
         }
         if self.encoded.len() > RECORD_BYTES_MAX {
             return Ok(Err(Rejection::RecordTooLarge { bytes: self.encoded.len(), max: RECORD_BYTES_MAX }));
         }
         self.last_time = now;
-        Ok(Ok(Outcome::Accepted(self.append(record)?)))
+        Ok(Ok(Outcome::Accepted(self.append(record, asked.trace)?)))
     }
 
     /// Brings what a command names, and decides it. Changes nothing.
@@ -505,7 +504,7 @@ impl Sequencer {
         Ok(next)
     }
 
-    fn append(&mut self, record: Record) -> Result<Arc<Stored>, FoldError> {
+    fn append(&mut self, record: Record, trace: Option<TraceBytes>) -> Result<Arc<Stored>, FoldError> {
         let events = record.events.len() as u64;
         self.views.apply(self.next, &record)?;
         if !Arc::ptr_eq(&self.directory, self.views.directory()) {
@@ -518,7 +517,7 @@ impl Sequencer {
                 .push(&self.encoded, events as u32)
                 .expect("a record that is not too large fits an empty block");
         }
-        let stored = Arc::new(Stored::new(self.next, record, self.encoded.len()));
+        let stored = Arc::new(Stored::new(self.next, record, self.encoded.len()).traced(trace));
         self.next = Sequence(self.next.0 + events);
         self.batch.records.push(stored.clone());
         self.recent.push_back(stored.clone());

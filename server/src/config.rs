@@ -59,6 +59,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// What it tells.
     pub log: Log,
+    /// Where it sends traces.
+    pub tracing: Tracing,
     /// Where each value comes from, by dotted key.
     #[serde(skip)]
     pub origins: BTreeMap<String, Origin>,
@@ -208,6 +210,15 @@ pub struct Log {
     pub filter: String,
 }
 
+/// Section `tracing`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tracing {
+    /// Collector that takes OTLP over gRPC; empty: no traces.
+    pub otlp_endpoint: String,
+    /// Of calls without a trace of their own, one in so many is traced.
+    pub sample_one_in: u32,
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -337,6 +348,10 @@ impl Config {
             retention: Retention { journal_keep_days: reader.whole("retention.journal_keep_days", 0..=36_500) },
             metrics: Metrics { per_subscription: reader.flag("metrics.per_subscription") },
             log: Log { format: reader.parsed("log.format"), filter: reader.filter("log.filter") },
+            tracing: Tracing {
+                otlp_endpoint: reader.endpoint("tracing.otlp_endpoint"),
+                sample_one_in: reader.whole("tracing.sample_one_in", 1..=1_000_000) as u32,
+            },
             origins: BTreeMap::new(),
         };
         let Reader { mut settings, problems } = reader;
@@ -489,6 +504,16 @@ impl Reader {
                 Ok(_) => Ok(text.to_owned()),
                 Err(error) => Err(format!("is no filter: {error}")),
             }
+        })
+    }
+
+    fn endpoint(&mut self, key: &str) -> String {
+        self.value(key, |value| {
+            let text = text_of(value);
+            let uri = text.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some());
+            let is_one = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+            let is_one = text.is_empty() || is_one;
+            is_one.then(|| text.to_owned()).ok_or("is to be a URL, as http://127.0.0.1:4317, or empty")
         })
     }
 

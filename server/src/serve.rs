@@ -46,7 +46,7 @@ use crate::master_key::{self, MasterKeyError};
 use crate::refuse::Refused;
 use crate::state::State;
 use crate::tls::{Certificate, TlsError};
-use crate::{dev, grpc, reload, systemd, telemetry, tls};
+use crate::{dev, grpc, otel, reload, systemd, telemetry, tls};
 
 /// `EX_SOFTWARE` of sysexits.h: something failed.
 const EXIT_FAILED: u8 = 70;
@@ -84,6 +84,9 @@ pub enum StartError {
     /// The data directory.
     #[error("{0}; its place is storage.data_dir")]
     Open(Box<OpenError>),
+    /// The collector of traces.
+    #[error("cannot send traces: {0}; see tracing.otlp_endpoint")]
+    Tracing(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The metrics.
     #[error("cannot install the metrics recorder: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -365,6 +368,7 @@ async fn serve(config: &Config, sources: &Sources, is_dev: bool) -> Result<Optio
     if is_dev {
         dev::check(config)?;
     }
+    let traces = otel::install(&config.tracing)?;
     let running = start_with(config.clone(), is_dev).await?;
     let recovery = running.node.recovery();
     tracing::info!(
@@ -411,6 +415,9 @@ async fn serve(config: &Config, sources: &Sources, is_dev: bool) -> Result<Optio
             std::process::exit(i32::from(EXIT_FAILED));
         }
     };
+    if let Some(traces) = traces {
+        otel::flush(traces).await;
+    }
     tracing::info!("closed");
     Ok(failed)
 }

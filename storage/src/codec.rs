@@ -144,6 +144,27 @@ pub fn is_mere_report(bytes: &[u8]) -> Result<bool, CodecError> {
     Ok(report.events.iter().all(|event| event.delivery_progressed.is_some()))
 }
 
+/// A span, as a record keeps it: trace id, span id, flags.
+pub type TraceBytes = [u8; 25];
+
+/// Appends to the bytes of a record the span that it was committed in; behind who asked, if that is there.
+pub fn encode_trace_into(trace: &TraceBytes, out: &mut Vec<u8>) {
+    let trace = wire::RecordTrace { trace: Some(trace.to_vec()) };
+    trace.encode(out).expect("a Vec has room for as much as memory holds");
+}
+
+/// The record that these bytes are, and the span that it was committed in.
+///
+/// # Errors
+///
+/// As [`decode_record`].
+pub fn decode_traced(bytes: &[u8], keys: &MemberKeys) -> Result<(Record, Option<TraceBytes>), CodecError> {
+    let mut record: wire::Record = parse("Record", bytes)?;
+    let trace = record.trace.take().map(TraceBytes::try_from).transpose();
+    let trace = trace.map_err(|bytes| CodecError::invalid("trace", format_args!("has {} bytes", bytes.len())))?;
+    Ok((record::from_wire(record, keys)?, trace))
+}
+
 /// Appends to the bytes of a record who asked for it.
 pub fn encode_actor_into(actor: &Actor, out: &mut Vec<u8>) {
     let Actor { credential, method } = actor.clone();

@@ -261,8 +261,14 @@ fn old_records_are_read() {
                 assert_eq!(codec::decode_actor(&bytes), Ok(None));
                 codec::encode_actor_into(&actor, &mut bytes);
                 check_golden(&mut golden, append, name, &record, &bytes);
+                assert_eq!(codec::decode_actor(&bytes), Ok(Some(actor.clone())), "{name}");
+                let trace = std::array::from_fn(|i| i as u8);
+                codec::encode_trace_into(&trace, &mut bytes);
+                check_golden(&mut golden, append, &format!("{name}_traced"), &record, &bytes);
+                assert_eq!(codec::decode_traced(&bytes, &keys()), Ok((record.clone(), Some(trace))), "{name}");
                 assert_eq!(codec::decode_actor(&bytes), Ok(Some(actor)), "{name}");
             }
+            assert_eq!(codec::decode_traced(&encode_record(&record), &keys()), Ok((record, None)));
         }
     }
     if append {

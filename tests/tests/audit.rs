@@ -97,7 +97,7 @@ async fn who_paused_this_subscription_and_when() {
     // Another advertiser's operator view, and who is no operator.
     let (_, other) = world.server.operator().new_advertiser("B").await;
     let page = other.admin().read_audit_trail(about(&id)).await.expect("an operator may ask").into_inner();
-    assert_eq!(page.entries, []);
+    assert!(page.entries.is_empty(), "{page:?}");
     let refused = by_key.admin().read_audit_trail(about(&id)).await.expect_err("operators only");
     assert_eq!(Refused::of(&refused).reason, "OPERATOR_REQUIRED");
 

@@ -52,7 +52,7 @@ async fn systemd_is_told() {
     let path = dir.path().join("notify");
     let mut systemd = Systemd::listen(&path);
     let setup = Server::setup().environment("NOTIFY_SOCKET", path.display()).environment("WATCHDOG_USEC", 200_000);
-    let mut server = setup.with("server.drain_ms", 2_000).start().await;
+    let mut server = setup.with("server.drain_ms", 5_000).start().await;
     systemd.hear(&["READY=1", "STATUS=serving"]).await;
     systemd.hear(&["WATCHDOG=1"]).await;
     server.signal("-HUP");

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::HeaderName;
 use punchline_delivery::outcome::AttemptReport;
 use punchline_engine::command::{Action, Command, Died};
 use punchline_engine::dispatch::{
@@ -39,9 +40,12 @@ use super::target::{Target, Via};
 use crate::clock::Stopwatch;
 use crate::committer::Answer;
 use crate::feed::{EventRef, Follower, ReadError, Wanted};
+use crate::trace;
 
 mod outcome;
 
+/// The header that tells a receiver whose trace a request is part of.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest that a settled delivery stays unreported.
 const REPORT_AFTER: Duration = Duration::from_millis(250);
 /// How long changed rows are gathered into one report.
@@ -440,8 +444,17 @@ impl Worker {
                     hub.attempt(lane, event.clone(), task.attempt, target.timeout()).await
                 }
                 Ok(event) => {
-                    let request = target.request(&event.get(), task.attempt, at);
-                    Some(shared.couriers.attempt(target.via, request).await)
+                    let span = trace::attempt(event.trace(), target.id, task.sequence, task.attempt);
+                    let mut request = target.request(&event.get(), task.attempt, at);
+                    if let (Some(span), Ok(request)) = (&span, &mut request) {
+                        let traceparent = trace::traceparent(span).parse().expect("hexadecimal digits and dashes");
+                        request.extra_headers.push((TRACEPARENT, traceparent));
+                    }
+                    let report = shared.couriers.attempt(target.via, request).await;
+                    if let Some(span) = &span {
+                        trace::attempted(span, &report);
+                    }
+                    Some(report)
                 }
                 Err(_) => None,
             };

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::first_bytes::FirstBytes;
 use crate::http::listen::HANDSHAKE_TIME_MAX;
 
 /// Pause where the system has no descriptor left.
@@ -29,7 +30,7 @@ pub(super) fn accept(
     listener: TcpListener,
     max: usize,
     tls: Option<TlsAcceptor>,
-) -> impl Stream<Item = io::Result<Connection>> {
+) -> impl Stream<Item = io::Result<FirstBytes<Connection>>> {
     let places = Arc::new(Semaphore::new(max));
     let accepted = stream::unfold((listener, places), |(listener, places)| async {
         let place = places.clone().acquire_owned().await.ok()?;
@@ -58,7 +59,7 @@ pub(super) fn accept(
                     Err(_) => return Err(io::ErrorKind::TimedOut.into()),
                 },
             };
-            Ok(Connection { stream, _place: place })
+            Ok(FirstBytes::of(Connection { stream, _place: place }))
         }
     });
     opened.buffer_unordered(max)
@@ -93,6 +94,14 @@ impl Connected for Connection {
             Socket::Plain(stream) => stream.connect_info(),
             Socket::Tls(stream) => stream.get_ref().0.connect_info(),
         }
+    }
+}
+
+impl Connected for FirstBytes<Connection> {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.get_ref().connect_info()
     }
 }
 

@@ -13,13 +13,15 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::{Counter, Histogram};
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, KeyValue};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use punchline_engine::command::Actor;
@@ -32,6 +34,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::ingest;
+use crate::otel::{self, traced};
 use crate::refuse::Refused;
 use crate::state::State;
 
@@ -175,6 +178,8 @@ struct Call {
     method: Arc<Method>,
     watch: Stopwatch,
     code: Code,
+    /// Its span, where there is one.
+    span: Option<Context>,
 }
 
 impl Call {
@@ -186,6 +191,11 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.method.count(self.code, &self.watch);
+        if let Some(context) = &self.span {
+            let span = context.span();
+            span.set_attribute(KeyValue::new("rpc.grpc.status_code", self.code as i64));
+            span.end();
+        }
     }
 }
 
@@ -198,13 +208,13 @@ where
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = self.methods.at(request.uri().path());
-        let mut call = Call { method, watch: Stopwatch::start(), code: Code::Cancelled };
+        let mut call = Call { method, watch: Stopwatch::start(), code: Code::Cancelled, span: None };
         let is_own = request.uri().path().starts_with(OWN_PATHS);
         let caller = is_own.then(|| self.state.auth.caller_by(request.headers())).transpose();
         let caller = match caller {
@@ -226,12 +236,16 @@ where
             true => request,
             false => request.map(|inner| Body::new(TimedBody { inner, time_max: MESSAGE_TIME_MAX, late: None })),
         };
+        if caller.is_some() {
+            let name = || format!("punchline.v1.{}/{}", call.method.service, call.method.name);
+            call.span = otel::call(name, request.headers());
+        }
         let tenant = caller.and_then(|caller| caller.tenant);
         let actor = caller.filter(|_| call.method.is_written_down).map(|_| Actor {
             credential: self.state.auth.credential_by(request.headers()),
             method: format!("{}/{}", call.method.service, call.method.name),
         });
-        let answered = self.inner.call(request);
+        let answered = traced(call.span.clone(), self.inner.call(request));
         Box::pin(async move {
             let mut response = match actor {
                 Some(actor) => {
@@ -310,7 +324,7 @@ impl HttpBody for TimedBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(polled) = Pin::new(&mut this.inner).poll_frame(cx) {
@@ -341,8 +355,9 @@ impl HttpBody for CountedBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let _within = self.call.span.clone().map(Context::attach);
         let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()

@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::first_bytes::FirstBytes;
+
 /// Open connections; further ones wait in the system's queue.
 const CONNECTIONS_MAX: usize = 4_096;
 /// How long a TLS handshake may take.
@@ -53,9 +55,9 @@ pub async fn serve(
             // Answers are small: never wait for more to send.
             drop(stream.set_nodelay(true));
             match tls {
-                None => connection(stream, router, watcher).await,
+                None => connection(FirstBytes::of(stream), router, watcher).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, watcher).await,
+                    Ok(Ok(stream)) => connection(FirstBytes::of(stream), router, watcher).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 },

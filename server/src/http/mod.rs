@@ -37,6 +37,7 @@ use tokio::sync::Semaphore;
 
 use self::answer::refuse;
 use crate::limits::RateLimiter;
+use crate::otel::{self, traced};
 use crate::refuse::Refused;
 use crate::state::State;
 
@@ -143,8 +144,10 @@ async fn guard(Extract(http): Extract<Arc<Http>>, request: Request, next: Next) 
         refused.retry_after_ms = Some(1_000);
         return refused.into_response();
     }
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(REQUEST_TIME_MAX, answered).await {
+    let name = || format!("{} {}", request.method(), request.uri().path().chars().take(200).collect::<String>());
+    let span = if probe { None } else { otel::call(name, request.headers()) };
+    let answered = traced(span.clone(), AssertUnwindSafe(next.run(request)).catch_unwind());
+    let response = match tokio::time::timeout(REQUEST_TIME_MAX, answered).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Refused::internal("answer a request", &"a panic, which is a bug").into_response(),
         Err(_) => {
@@ -153,7 +156,11 @@ async fn guard(Extract(http): Extract<Arc<Http>>, request: Request, next: Next) 
             refused.retry_after_ms = Some(1_000);
             refused.into_response()
         }
+    };
+    if let Some(span) = span {
+        otel::answered(&span, response.status());
     }
+    response
 }
 
 #[cfg(test)]

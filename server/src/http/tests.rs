@@ -320,6 +320,40 @@ async fn readiness_ends_before_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_loop_is_told_by_name() {
+    let server = Server::start(&[("server.stuck_after_ms", "1000")]).await;
+    let router = server.router(0);
+    let probe = async |path: &str, wanted: u16| {
+        let asked = async || ask(&router, Request::get(path).body(Body::empty()).expect("a request")).await;
+        let mut answer = asked().await;
+        // Far longer than it takes: machines are shared.
+        for _ in 0..3_000 {
+            if answer.0 == wanted {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            answer = asked().await;
+        }
+        assert_eq!(answer.0, wanted, "{path}: {}", answer.2);
+        answer.2
+    };
+    probe("/healthz", 200).await;
+    let (open, closed) = std::sync::mpsc::channel::<()>();
+    let submitter = server.running.node.submitter().clone();
+    let read = tokio::spawn(async move { submitter.read(move |_| _ = closed.recv()).await });
+    for path in ["/healthz", "/readyz"] {
+        let body = probe(path, 503).await;
+        let (code, message) = error(&body);
+        assert_eq!((code, message), ("LOOP_STUCK", "no progress for 1 s: sequencer"), "{path}");
+    }
+    drop(open);
+    read.await.expect("ends").expect("is served");
+    probe("/healthz", 200).await;
+    probe("/readyz", 200).await;
+    server.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_by_configuration() {
     let directory = tempfile::tempdir().expect("a directory");
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");

@@ -114,11 +114,14 @@ fn continued(path: &Path, before: &Manifest, contents: &Contents<'_>) -> Result<
     Ok(manifest)
 }
 
+/// Takes a part of the backup, by its name.
+type Put<'a> = dyn FnMut(Name, &[u8]) -> Result<(), BackupError> + 'a;
+
 struct Writer<'a> {
     manifest: Manifest,
     events_added: u64,
     bytes_written: u64,
-    put: &'a mut dyn FnMut(Name, &[u8]) -> Result<(), BackupError>,
+    put: &'a mut Put<'a>,
 }
 
 impl Writer<'_> {

@@ -37,6 +37,9 @@ const FRAME_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// Rows read or written at once.
 const PAGE_ROWS: usize = 256;
 
+/// Is shown each row.
+type EachRow<'a> = dyn FnMut(Table, &[u8], &[u8]) -> Result<(), ViewsError> + 'a;
+
 /// How a base failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
@@ -260,10 +263,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Shows every row; gives the position that they are folded to.
-    fn each(
-        mut self,
-        row: &mut dyn FnMut(Table, &[u8], &[u8]) -> Result<(), ViewsError>,
-    ) -> Result<Sequence, BaseError> {
+    fn each(mut self, row: &mut EachRow<'_>) -> Result<Sequence, BaseError> {
         let first = self.next()?;
         let read = first.strip_prefix(MAGIC).and_then(|rest| Some((rest.first_chunk()?, rest[4..].try_into().ok()?)));
         let (version, upto): (&[u8; 4], [u8; 8]) = read.ok_or_else(|| self.damaged("it does not begin as a base"))?;
