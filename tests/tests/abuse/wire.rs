@@ -1,7 +1,7 @@
 //! The wire itself: connections that speak slowly, frames that are too large, streams that are opened to be reset,
 //! header values with line breaks.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use punchline_proto::v1;
 use punchline_tests::api::Refused;
@@ -21,7 +21,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x0
 /// that took.
 async fn drip(address: String, bytes: &'static [u8]) -> Duration {
     let mut stream = TcpStream::connect(address).await.expect("the server listens");
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let mut left = bytes.iter();
     let mut buffer = [0; 1024];
     while begun.elapsed() < 4 * ENDED_WITHIN {
@@ -56,7 +56,7 @@ async fn who_speaks_slowly_is_hung_up_on() {
         assert!(took < ENDED_WITHIN, "{took:?}");
     }
     // A body that does not come: the head was in time.
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let head = b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nauthorization: Basic eDo=\r\n\r\n{";
     let mut stream = TcpStream::connect(&http).await.expect("listens");
     stream.write_all(head).await.expect("written");
