@@ -276,7 +276,7 @@ async fn run_jobs(disk: MemoryDisk) -> (Option<Scene>, bool) {
             assert!(before <= 12);
         }
         for _ in 0..2_000 {
-            settle().await;
+            scene.settle().await;
             tokio::time::advance(Duration::from_millis(20)).await;
             if scene.node().stopped().is_some() {
                 return (Some(scene), false);
@@ -286,7 +286,7 @@ async fn run_jobs(disk: MemoryDisk) -> (Option<Scene>, bool) {
             }
         }
         for _ in 0..30 {
-            settle().await;
+            scene.settle().await;
             tokio::time::advance(Duration::from_millis(20)).await;
         }
     }

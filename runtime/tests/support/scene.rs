@@ -335,9 +335,17 @@ impl Scene {
     pub async fn pass(&self, time: Duration) {
         let steps = 20;
         for _ in 0..steps {
-            super::settle().await;
+            self.settle().await;
             tokio::time::advance(time / steps).await;
         }
+        self.settle().await;
+    }
+
+    /// Until whatever was asked of the sequencer is on disk: held time must not pass meanwhile.
+    pub async fn settle(&self) {
+        super::settle().await;
+        // A read is answered after what was submitted before it; a node that stopped answers too.
+        drop(self.node().submitter().read(|_| ()).await);
         super::settle().await;
     }
 
