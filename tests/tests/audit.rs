@@ -91,7 +91,8 @@ async fn who_paused_this_subscription_and_when() {
     let all = trail(&world, by_operator).await;
     assert!(all.iter().all(|e| e.actor == "operator") && all.len() >= 4, "{all:?}");
     let later = v1::ReadAuditTrailRequest { from_time: entries[2].time, ..Default::default() };
-    assert!(trail(&world, later).await.iter().all(|e| e.time >= entries[2].time), "from a time on");
+    let seconds = |e: &v1::AuditEntry| e.time.as_ref().map(|time| (time.seconds, time.nanos));
+    assert!(trail(&world, later).await.iter().all(|e| seconds(e) >= seconds(&entries[2])), "from a time on");
 
     // Another advertiser's operator view, and who is no operator.
     let (_, other) = world.server.operator().new_advertiser("B").await;
