@@ -61,10 +61,13 @@ fn child<'a>(spans: &'a [Span], parent: &str, name: &str) -> &'a Span {
     found[0]
 }
 
-/// What the n-th request to `path` said in `traceparent`: trace, span, flags.
+/// What the last request to `path` about its n-th event said in `traceparent`: trace, span, flags. After a kill there
+/// may be repeats.
 fn told(world: &World, path: &str, n: usize) -> Option<(String, String, String)> {
     let received = world.receiver.received(path);
-    let header = received[n].headers.get("traceparent")?.to_str().expect("text").to_owned();
+    let sequence = *world.receiver.delivered(path).iter().nth(n).expect("it was delivered");
+    let last = received.iter().rfind(|one| one.sequence == sequence).expect("it was delivered");
+    let header = last.headers.get("traceparent")?.to_str().expect("text").to_owned();
     let parts: Vec<&str> = header.split('-').collect();
     assert_eq!((parts.len(), parts[0]), (4, "00"), "{header}");
     Some((parts[1].into(), parts[2].into(), parts[3].into()))
@@ -110,18 +113,18 @@ async fn one_consumption_is_one_trace() {
         n => Err(n),
     })
     .await;
-    let (trace, again, _) = told(&world, "/a", 1).expect("it is part of the trace");
+    let (trace, again, _) = told(&world, "/a", 0).expect("it is part of the trace");
     assert_eq!(trace, TRACE);
     assert_ne!(again, span, "each attempt is a span of its own");
 
     // Of its own a call is traced too, over HTTP as well; one whose caller says no is not.
     world.article("c-2").await;
     world.delivered("/a", 2).await;
-    let (own, ..) = told(&world, "/a", 2).expect("every call is sampled");
+    let (own, ..) = told(&world, "/a", 1).expect("every call is sampled");
     assert_ne!(own, TRACE);
     record_traced(&world, "c-3", "00").await;
     world.delivered("/a", 3).await;
-    assert_eq!(told(&world, "/a", 3), None, "the caller decided");
+    assert_eq!(told(&world, "/a", 2), None, "the caller decided");
     let token = world.token(&world.advertiser_id, &[v1::Scope::Ingest]).await;
     let body = format!(
         r#"{{"consumptionId":"c-4","consumptionDate":"20260915T12:34:00Z","identifiers":[{{"key":"phoneNumber","value":"{PHONE}"}}],"consumptionLines":[{{"sku":"article","quantity":1}}]}}"#
@@ -132,7 +135,7 @@ async fn one_consumption_is_one_trace() {
     let answer = http::post(&world.server.http_address(), path, &headers, body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     world.delivered("/a", 4).await;
-    assert_eq!(told(&world, "/a", 4).expect("traced").0, TRACE);
+    assert_eq!(told(&world, "/a", 3).expect("traced").0, TRACE);
 
     // What is left is sent at the end. The first life was killed: its spans were sent before, or are lost.
     assert!(world.server.stop().await.success());
@@ -142,7 +145,7 @@ async fn one_consumption_is_one_trace() {
     let deliveries: Vec<&Span> = spans.iter().filter(|s| s.parent_span_id == commit.span_id).collect();
     assert_eq!(deliveries.len(), 2, "{spans:#?}");
     let sent: Vec<String> = deliveries.iter().map(|s| hex(&s.span_id)).collect();
-    assert!(sent.contains(&told(&world, "/a", 4).expect("traced").1), "the receiver is told of its own attempt");
+    assert!(sent.contains(&told(&world, "/a", 3).expect("traced").1), "the receiver is told of its own attempt");
     assert!(deliveries.iter().all(|s| s.name == "deliver" && s.start_time_unix_nano >= call.start_time_unix_nano));
     let replayed = spans.iter().find(|s| hex(&s.span_id) == again).expect("the replay's attempt");
     assert_eq!(replayed.name, "deliver");
@@ -165,7 +168,7 @@ async fn the_calls_of_one_life_hang_together() {
     let call = child(&spans, CALLER, "punchline.v1.IngestService/RecordConsumption");
     let commit = child(&spans, &hex(&call.span_id), "commit");
     let attempts: Vec<&Span> = spans.iter().filter(|s| s.parent_span_id == commit.span_id).collect();
-    assert_eq!(attempts.len(), 2, "{spans:#?}");
+    assert!(attempts.len() >= 2, "{spans:#?}");
     assert!(attempts.iter().all(|s| s.status.as_ref().is_some_and(|status| status.code == 2)), "they failed");
 }
 

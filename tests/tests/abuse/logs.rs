@@ -98,7 +98,8 @@ async fn no_secret_is_logged_at_any_level() {
     let wrong = "a-wrong-secret-that-nobody-logs";
     secrets.add("wrong secret", wrong);
     let headers = [("apiKey", "pk-logged"), ("apiSecret", wrong), ("Content-Type", "application/json")];
-    assert_eq!(http::post(&address, "/api/advertiser/v1/authorize", &headers, "{}").await.status, 401);
+    let body = format!(r#"{{"advertiserId":"{}"}}"#, world.advertiser_id);
+    assert_eq!(http::post(&address, "/api/advertiser/v1/authorize", &headers, body).await.status, 401);
     let wrong_api = world.api.bearer(wrong);
     wrong_api.members().list_members(v1::ListMembersRequest::default()).await.expect_err("a wrong token");
 
