@@ -49,8 +49,8 @@ async fn who_asked_is_in_the_journal() {
     let at = asked_by(actor("Register"), accepted(&node, register(1))).await;
     // Nobody in particular, and nothing that changes anything.
     accepted(&node, register(2)).await;
-    assert!(asked_by(actor("Register"), submit(&node, register(1))).await.is_err());
     let block = |member_id, reason: &str| Action::BlockMember { member_id, reason: reason.into() };
+    assert!(asked_by(actor("Block"), submit(&node, block(member_id(99), "x"))).await.is_err());
     let many = [1, 2].map(|n| Command { tenant: TENANT, request_id: None, action: block(member_id(n), "x") });
     let blocked = asked_by(actor("Block"), node.submitter().submit_all(many.into(), false)).await.expect("taken");
     assert!(blocked.iter().all(Result::is_ok));

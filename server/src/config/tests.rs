@@ -48,7 +48,10 @@ fn mistakes_are_told_with_their_place_and_what_was_meant() {
         ("[servr]\nhttp_bind = \"\"", "F:2: unknown key servr.http_bind; did you mean server.http_bind?"),
         ("[sever]\n", "F:1: unknown key sever; did you mean server?"),
         ("data_dir = \"x\"", "F:1: unknown key data_dir; did you mean storage.data_dir?"),
-        ("[ingest]\nzzz_qqqqqq = 1", "F:2: unknown key ingest.zzz_qqqqqq; the sections are delivery, ingest, log"),
+        (
+            "[ingest]\nzzz_qqqqqq = 1",
+            "F:2: unknown key ingest.zzz_qqqqqq; the sections are backup, delivery, ingest, log",
+        ),
         ("server = 5", "F:1: server is a section, not a value"),
         ("[ingest]\nqueue_max = \"many\"", "F:2: ingest.queue_max is to be of type integer, not string"),
         ("[ingest]\nqueue_max = 3", "F:2: ingest.queue_max = 3 is to be from 16 to 1048576"),
