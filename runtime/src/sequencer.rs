@@ -50,7 +50,6 @@ use crate::committer::{Answer, Batch, Health, Outcome, Place, Reply, Unavailable
 use crate::feed::{self, ReadError, Stored};
 use crate::pulse::Pulse;
 use around::Around;
-
 mod around;
 
 /// Commands decided before the committer is asked again whether it is free.

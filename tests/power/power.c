@@ -13,7 +13,7 @@
  *
  * Why a preloaded library: it sees every call that std makes, needs no root and no kernel module as a FUSE file
  * system does, and a cut costs no more than a process. It does not see mmap, io_uring and raw system calls; the
- * program uses none of them for files of its own. Syncs themselves are not passed on: the machine stays up.
+ * program uses none of them for files of its own.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -471,20 +471,21 @@ int ftruncate64(int fd, off_t len) {
     return set_length(fd, len);
 }
 
-static int sync_file(int fd) {
+/* Syncs of files of ours are not passed on. */
+static int sync_file(int fd, long call) {
     pthread_mutex_lock(&lock);
     struct node *node = tracked(fd);
     if (node) synced(node);
     pthread_mutex_unlock(&lock);
-    return 0;
+    return node ? 0 : syscall(call, fd);
 }
 
 int fsync(int fd) {
-    return sync_file(fd);
+    return sync_file(fd, SYS_fsync);
 }
 
 int fdatasync(int fd) {
-    return sync_file(fd);
+    return sync_file(fd, SYS_fdatasync);
 }
 
 /* Copies that the kernel makes are made by hand, so that they are seen. */
