@@ -29,7 +29,6 @@ use punchline_storage::member_keys::MemberKeys;
 use tokio::sync::{Notify, watch};
 
 use crate::readers::Readers;
-
 use crate::threads::Blocking;
 
 /// Events kept in memory for followers: the last second or so under full load.
