@@ -30,6 +30,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::readers::Readers;
 use crate::threads::Blocking;
+use outline::Outline;
+mod outline;
 
 /// Events kept in memory for followers: the last second or so under full load.
 const EVENTS_KEPT_MAX: u64 = 16_384;
@@ -38,8 +40,9 @@ const EVENTS_KEPT_MAX: u64 = 16_384;
 const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
 /// Blocks without anything that is wanted which one read passes over.
 const BLOCKS_AT_ONCE_MAX: usize = 16;
-/// Decoded blocks of the journal kept for those who have fallen behind together: each has some 30 records.
-const BLOCKS_KEPT_MAX: usize = 64;
+/// Bytes, as in the journal, of what is told in the decoded blocks that are kept for those who have fallen behind
+/// together: some hundred blocks.
+const BLOCK_BYTES_KEPT_MAX: usize = 8 * 1024 * 1024;
 /// Events of which is kept what filters see of them.
 const SEEN_KEPT_MAX: usize = 64;
 
@@ -200,8 +203,12 @@ struct Inner {
     /// Who sleeps, by what wakes them: one look, however many want the same.
     sleepers: BTreeMap<Wanted, BTreeSet<u64>>,
     next_follower: u64,
-    /// The last blocks that were decoded, by their first positions.
+    /// Where those who have fallen behind need not look.
+    outline: Outline,
+    /// The last blocks that were decoded and in which something is told, by their first positions.
     blocks: BTreeMap<Sequence, Arc<DecodedBlock>>,
+    /// Of these.
+    block_bytes: usize,
     /// What filters see of the events that were asked for last: all who are woken ask for the same.
     seen: VecDeque<(Sequence, Arc<EventSeen>)>,
     /// Counts erasures: what was decoded before one is not kept after it.
@@ -224,6 +231,7 @@ impl Inner {
             }
         }
         self.blocks.clear();
+        self.block_bytes = 0;
         self.seen.clear();
         self.erasures += 1;
     }
@@ -269,6 +277,18 @@ impl Inner {
         }
     }
 
+    fn keep_block(&mut self, first: Sequence, block: Arc<DecodedBlock>) {
+        self.block_bytes += block.bytes();
+        if let Some(same) = self.blocks.insert(first, block) {
+            self.block_bytes -= same.bytes();
+        }
+        while self.block_bytes > BLOCK_BYTES_KEPT_MAX {
+            // Who catches up reads on: what is furthest behind is wanted least.
+            let (_, furthest) = self.blocks.pop_first().expect("there are bytes");
+            self.block_bytes -= furthest.bytes();
+        }
+    }
+
     fn in_memory(&self, sequence: Sequence) -> Option<&Arc<Stored>> {
         let after = self.recent.partition_point(|s| s.first <= sequence);
         let recent = after.checked_sub(1).and_then(|i| self.recent.get(i));
@@ -287,6 +307,10 @@ fn block_with(blocks: &BTreeMap<Sequence, Arc<DecodedBlock>>, position: Sequence
 }
 
 impl DecodedBlock {
+    fn bytes(&self) -> usize {
+        self.records.iter().map(|stored| stored.bytes).sum()
+    }
+
     fn select(&self, wanted: &Wanted, position: Sequence) -> Page {
         let mut events = Vec::new();
         self.records.iter().for_each(|stored| wanted.select(stored, position, &mut events));
@@ -322,7 +346,9 @@ impl Feed {
             followers: HashMap::new(),
             sleepers: BTreeMap::new(),
             next_follower: 0,
+            outline: Outline::default(),
             blocks: BTreeMap::new(),
+            block_bytes: 0,
             seen: VecDeque::new(),
             erasures: 0,
         };
@@ -363,6 +389,7 @@ impl Feed {
             if stored.record.events.iter().any(|event| event.event_type() == EventType::MemberErased) {
                 inner.forget(stored.record.tenant, stored.record.member);
             }
+            inner.outline.add(stored.first, stored.last(), stored.types);
             if stored.told > 0 {
                 self.told.fetch_add(stored.told, Ordering::Relaxed);
                 inner.wake(&stored);
@@ -470,9 +497,10 @@ impl Feed {
     /// What the journal says.
     pub fn read_block(&self, wanted: &Wanted, position: Sequence) -> Result<Page, ReadError> {
         // Trimmed positions are gone for everyone; what follows them is not.
-        let position = position.max(Sequence(self.journal.first()));
+        let mut position = position.max(Sequence(self.journal.first()));
         let erasures = {
             let inner = self.lock();
+            position = inner.outline.past(position, wanted.types);
             if let Some(block) = block_with(&inner.blocks, position).cloned() {
                 drop(inner);
                 return Ok(block.select(wanted, position));
@@ -490,14 +518,12 @@ impl Feed {
             }
         }
         records.retain(|stored| stored.told > 0);
-        let decoded = Arc::new(DecodedBlock { records, last: Sequence(block.last_sequence()) });
+        let (first, last) = (Sequence(block.first_sequence()), Sequence(block.last_sequence()));
+        let decoded = Arc::new(DecodedBlock { records, last });
         let mut inner = self.lock();
-        if inner.erasures == erasures {
-            inner.blocks.insert(Sequence(block.first_sequence()), decoded.clone());
-            if inner.blocks.len() > BLOCKS_KEPT_MAX {
-                // Who catches up reads on: what is furthest behind is wanted least.
-                inner.blocks.pop_first();
-            }
+        inner.outline.add(first, last, decoded.records.iter().fold(0, |types, stored| types | stored.types));
+        if inner.erasures == erasures && !decoded.records.is_empty() {
+            inner.keep_block(first, decoded.clone());
         }
         drop(inner);
         Ok(decoded.select(wanted, position))
@@ -549,6 +575,7 @@ impl Follower {
             let mut inner = self.feed.lock();
             let inner = &mut *inner;
             let state = inner.followers.get_mut(&self.id).expect("a follower is there until dropped");
+            state.position = inner.outline.past(state.position, state.wanted.types);
             if state.asleep || state.position > inner.head {
                 state.asleep = true;
                 inner.sleepers.entry(state.wanted).or_default().insert(self.id);
@@ -619,141 +646,4 @@ impl Drop for Follower {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use punchline_engine::event::{AdvertiserCreated, MemberErased, MemberUnblocked};
-    use punchline_engine::id::{AdvertiserId, Environment, KeySlot};
-    use punchline_engine::time::UnixMillis;
-    use punchline_storage::memory::MemoryDisk;
-    use uuid::Uuid;
-
-    const TENANT: Tenant = Tenant { advertiser: AdvertiserId::FIRST, environment: Environment::Production };
-
-    /// Publishes `records` of so many events and bytes each; gives how many records are kept.
-    fn kept(records: u64, events: u64, bytes: usize) -> usize {
-        let disk = MemoryDisk::new();
-        let (journal, _) = disk.journal(1).expect("an empty journal");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
-        let record = Record {
-            tenant: TENANT,
-            time: UnixMillis(0),
-            member: None,
-            key_slot: KeySlot::NONE,
-            key: None,
-            quiet: false,
-            events: (0..events).map(|_| MemberUnblocked { member_id: MemberId(Uuid::nil()) }.into()).collect(),
-        };
-        let stored = |n| Arc::new(Stored::new(Sequence(n * events + 1), record.clone(), bytes));
-        feed.publish((0..records).map(stored));
-        assert_eq!(feed.head(), Sequence(records * events));
-        let inner = feed.lock();
-        assert_eq!((inner.events, inner.bytes), (inner.recent.len() as u64 * events, inner.recent.len() * bytes));
-        inner.recent.len()
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded_by_events_and_by_bytes() {
-        let mib = 1024 * 1024;
-        for (records, events, bytes, expected) in [
-            (100, 4, 300, 100),
-            (5_000, 4, 300, 4_096),
-            (100, 1, mib, 64),
-            (100, 4, 0, 100),
-            (2, 20_000, 300, 0),
-            (2, 1, 65 * mib, 0),
-        ] {
-            assert_eq!(kept(records, events, bytes), expected, "{records} of {events} events and {bytes} bytes");
-        }
-    }
-
-    fn record(feed: &Feed) -> Arc<Stored> {
-        let event = AdvertiserCreated { advertiser_id: TENANT.advertiser, name: "Velo".into() }.into();
-        let (time, member, key_slot, key) = (UnixMillis(0), None, KeySlot::NONE, None);
-        let record = Record { tenant: TENANT, time, member, key_slot, key, quiet: false, events: vec![event] };
-        Arc::new(Stored::new(feed.head().next(), record, 100))
-    }
-
-    #[tokio::test]
-    async fn nothing_before_the_position_asked_for_is_delivered() {
-        let disk = MemoryDisk::new();
-        let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
-        let types = bit(EventType::AdvertiserCreated);
-        let follow = |types| feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(3));
-        let (of_these, of_others) = (follow(types), follow(0));
-        for published in 1..=3 {
-            let page = of_these.next(10).await.expect("readable");
-            assert!(page.is_none_or(|page| page.events.is_empty()), "{published}");
-            assert!(of_others.next(10).await.expect("readable").is_none());
-            feed.publish([record(&feed)]);
-            assert_eq!(of_others.position(), Sequence(published + 1).max(Sequence(3)));
-        }
-        let page = of_these.next(10).await.expect("readable").expect("there is one");
-        assert_eq!(page.events.iter().map(|event| event.get().sequence.0).collect::<Vec<_>>(), [3]);
-    }
-
-    #[tokio::test]
-    async fn who_sleeps_is_woken_by_what_it_wants_by_then() {
-        let disk = MemoryDisk::new();
-        let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
-        let wanted = |types| Wanted { tenant: TENANT, types, member: None };
-        let types = bit(EventType::AdvertiserCreated);
-        let followers = [0, types, 0].map(|types| feed.follow(wanted(types), Sequence(1)));
-        for follower in &followers {
-            assert!(follower.next(10).await.expect("readable").is_none());
-        }
-        feed.publish([record(&feed)]);
-        // The first wants something else in its sleep, the second was woken, the third sleeps on.
-        followers[0].set_wanted(wanted(types));
-        let woken = async |n: usize| {
-            tokio::time::timeout(std::time::Duration::from_millis(1), followers[n].woken()).await.is_ok()
-        };
-        assert_eq!([woken(0).await, woken(1).await, woken(2).await], [false, true, false]);
-        assert_eq!(followers.each_ref().map(Follower::position), [2, 1, 2].map(Sequence));
-        feed.publish([record(&feed)]);
-        assert_eq!([woken(0).await, woken(2).await], [true, false]);
-        let seen = async |n: usize| {
-            let page = followers[n].next(10).await.expect("readable")?;
-            Some(page.events.iter().map(|event| event.get().sequence.0).collect::<Vec<_>>())
-        };
-        assert_eq!([seen(0).await, seen(1).await, seen(2).await], [Some(vec![2]), Some(vec![1, 2]), None]);
-        drop(followers);
-        assert!(feed.lock().sleepers.is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_is_told_to_nobody_is_not_kept_and_passed_over() {
-        let disk = MemoryDisk::new();
-        let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
-        let types = bit(EventType::AdvertiserCreated);
-        let follower = feed.follow(Wanted { tenant: TENANT, types, member: None }, Sequence(1));
-        let quiet = |feed: &Feed| {
-            let told = record(feed);
-            Arc::new(Stored::new(told.first, Record { quiet: true, ..told.record.clone() }, 100))
-        };
-        feed.publish([quiet(&feed)]);
-        feed.publish([record(&feed)]);
-        feed.publish([quiet(&feed)]);
-        assert_eq!((feed.lock().recent.len(), feed.told(), feed.head()), (1, 1, Sequence(3)));
-        let page = follower.next(10).await.expect("readable").expect("there is one");
-        assert_eq!((page.events.len(), page.next, page.from_journal), (1, Sequence(4), false));
-        assert!(follower.next(10).await.expect("readable").is_none());
-    }
-
-    #[test]
-    fn what_filters_see_is_made_once_and_forgotten_with_an_erasure() {
-        let disk = MemoryDisk::new();
-        let (journal, _) = disk.journal(0).expect("opens");
-        let feed = Feed::new(Arc::new(journal), Arc::new(disk.member_keys()), Blocking::Here);
-        let told = record(&feed);
-        let recorded = told.record.recorded(told.first, 0);
-        let seen = feed.seen(&recorded);
-        assert!(Arc::ptr_eq(&seen, &feed.seen(&recorded)));
-        let erased = MemberErased { member_id: MemberId(Uuid::nil()) }.into();
-        let erasure = Record { events: vec![erased], ..told.record.clone() };
-        feed.publish([Arc::new(Stored::new(told.last().next(), erasure, 100))]);
-        assert!(!Arc::ptr_eq(&seen, &feed.seen(&recorded)));
-    }
-}
+mod tests;
