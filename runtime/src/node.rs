@@ -58,6 +58,9 @@ pub struct NodeOptions {
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
     pub couriers: Couriers,
+    /// The runtime that deliveries are made on: where it is another than the one that callers are answered on, they
+    /// wait for neither. The current one if `None`.
+    pub delivering: Option<Handle>,
     /// What subscriptions are checked by.
     pub rulebook: Rulebook,
     /// Commands that may wait; further ones are refused.
@@ -371,7 +374,8 @@ impl Node {
             options.in_flight_max,
             submitter.clone(),
         );
-        tokio::spawn(Pulsing::new(dispatcher.pulse().clone(), dispatcher.clone().follow(directory.clone())));
+        let delivering = options.delivering.unwrap_or_else(Handle::current);
+        delivering.spawn(Pulsing::new(dispatcher.pulse().clone(), dispatcher.clone().follow(directory.clone())));
         let jobs = Jobs::new(options.clock.clone(), submitter.clone(), directory.clone(), blocking);
         let keeping_time = tokio::spawn(jobs.clone().keep_time());
         let node = Node {

@@ -35,6 +35,7 @@ use punchline_storage::backup::{Manifest, manifest_in};
 use punchline_storage::data_dir::{DataDir, DataDirOptions};
 use punchline_storage::member_keys::KeysError;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -52,10 +53,10 @@ use crate::{dev, grpc, otel, reload, systemd, telemetry, tls};
 const EXIT_FAILED: u8 = 70;
 /// `EX_CONFIG` of sysexits.h: the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;
-/// Connections to receivers kept for later, over all of them: a quarter of the descriptors below.
+/// Connections to receivers kept for later, over all of them: a tenth of the descriptors below.
 const CONNECTIONS_UNUSED_MAX: usize = 4_096;
-/// Descriptors for files and for what is not counted in `delivery.in_flight_max`.
-const DESCRIPTORS_SPARE: u64 = 16_384;
+/// Descriptors for files and for what is not counted in `delivery.in_flight_max`: the connections of both doors.
+const DESCRIPTORS_SPARE: u64 = 40_960;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +166,7 @@ pub struct Running {
     stop_metrics: watch::Sender<bool>,
     doors: Vec<JoinHandle<()>>,
     metrics: Vec<JoinHandle<()>>,
+    delivering: Delivering,
 }
 
 /// Starts a server; to be called inside a tokio runtime. Metrics go to this process's one recorder.
@@ -186,7 +188,8 @@ async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
     let (grpc_listener, grpc_addr) = bind("gRPC", "server.grpc_bind", config.server.grpc_bind).await?;
     let (http_listener, http_addr) = bind("HTTP", "server.http_bind", config.server.http_bind).await?;
     let (metrics_listener, metrics_addr) = bind("metrics", "server.metrics_bind", config.server.metrics_bind).await?;
-    let (node, master_key) = open_node(&config)?;
+    let delivering = Delivering::start()?;
+    let (node, master_key) = open_node(&config, &delivering)?;
     let node = Arc::new(node);
     if let Err(refused) = dev::check_journal(&node.directory(), dev) {
         node.close().await;
@@ -240,7 +243,33 @@ async fn start_with(config: Config, dev: bool) -> Result<Running, StartError> {
         stop_metrics,
         doors,
         metrics,
+        delivering,
     })
+}
+
+/// The threads that deliveries are made on. Those that answer callers are others: however much there is to deliver,
+/// the system gives a call its turn.
+struct Delivering(Option<Runtime>);
+
+impl Delivering {
+    fn start() -> Result<Delivering, StartError> {
+        let runtime = Builder::new_multi_thread().thread_name("delivery").enable_all().build();
+        let runtime = runtime.map_err(|source| StartError::System { what: "start the threads of delivery", source })?;
+        Ok(Delivering(Some(runtime)))
+    }
+
+    fn handle(&self) -> Option<Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Delivering {
+    fn drop(&mut self) {
+        // The node is closed by now, or ends with the process: nothing is to be waited for, least of all by a task.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Running {
@@ -259,6 +288,7 @@ impl Running {
         self.node.close().await;
         self.stop_metrics.send_replace(true);
         self.metrics.iter().for_each(JoinHandle::abort);
+        drop(self.delivering);
         failed
     }
 }
@@ -305,7 +335,7 @@ fn transport(config: &Config, policy: &EndpointPolicy) -> Transport {
     Transport::from_config(TransportConfig { limits, proxy, ..TransportConfig::new(policy.clone()) })
 }
 
-fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
+fn open_node(config: &Config, delivering: &Delivering) -> Result<(Node, [u8; 32]), StartError> {
     let open = |source| StartError::Open(Box::new(source));
     let data_dir = DataDir::open(&config.storage.data_dir, DataDirOptions::default());
     let data_dir = data_dir.map_err(|source| open(source.into()))?;
@@ -321,6 +351,7 @@ fn open_node(config: &Config) -> Result<(Node, [u8; 32]), StartError> {
             segment: Arc::new(SegmentBatcher::new(transport.clone(), SegmentLimits::default())),
             http: Arc::new(transport),
         },
+        delivering: delivering.handle(),
         rulebook: Rulebook { sealer: Arc::new(Sealer::new(&master_key)), policy, dialects: dialects(config)? },
         queue_max: config.ingest.queue_max,
         in_flight_max: config.delivery.in_flight_max,
@@ -344,7 +375,7 @@ fn backup_in(directory: &Path) -> Option<Manifest> {
 pub fn run(config: Config, sources: &Sources, args: &ServeArgs) -> ExitCode {
     telemetry::init_log(&config.log);
     raise_descriptors(config.delivery.in_flight_max);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| StartError::System { what: "start the async runtime", source });
     let served = runtime.and_then(|runtime| runtime.block_on(serve(&config, sources, args.dev)));
     match served {

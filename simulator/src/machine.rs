@@ -253,6 +253,7 @@ impl Machine {
         NodeOptions {
             clock: self.world.clock.clone(),
             couriers: Couriers { http: network.clone(), segment: network },
+            delivering: None,
             rulebook: Rulebook {
                 sealer: Arc::new(Sealer::new(&MASTER_KEY)),
                 policy: EndpointPolicy { allow_http: true, allow_private: Vec::new() },

@@ -58,6 +58,7 @@ pub fn options(courier: &Arc<ScriptedCourier>) -> NodeOptions {
     NodeOptions {
         clock: Arc::new(TokioClock::starting_at(UnixMillis(1_790_000_000_000))),
         couriers: Couriers { http: courier.clone(), segment: courier.clone() },
+        delivering: None,
         rulebook: Rulebook {
             sealer: Arc::new(Sealer::new(&[7; 32])),
             policy: EndpointPolicy { allow_http: true, allow_private: Vec::new() },

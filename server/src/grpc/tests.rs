@@ -83,6 +83,7 @@ impl Running {
         let options = NodeOptions {
             clock,
             couriers: Couriers { http: courier.clone(), segment: courier.clone() },
+            delivering: None,
             rulebook: Rulebook {
                 sealer: Arc::new(Sealer::new(&[7; 32])),
                 policy: EndpointPolicy::default(),
