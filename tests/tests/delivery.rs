@@ -19,7 +19,9 @@ const MEMBERS: usize = 20;
 const BATCH: usize = 10;
 /// The longest that may be asked for.
 const TIMEOUT_MS_MAX: u64 = 60_000;
-const RESIDENT_BYTES_MAX: u64 = 400 << 20;
+/// Of the server, whatever there is to do; and for each subscription, with what is under way to its receiver.
+const RESIDENT_BYTES_MAX: u64 = 256 << 20;
+const RESIDENT_BYTES_OF_ONE_MAX: u64 = 400 << 10;
 /// Ends a test that stands still; the size takes minutes.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 
@@ -100,7 +102,12 @@ async fn whatever_receivers_do_everything_ends_and_nobody_waits() {
                 url: world.receiver.url(path),
                 event_types: vec!["points.credited".into()],
                 retry_delays_ms: vec![100, 200],
-                timeout_ms: if holds(n) { TIMEOUT_MS_MAX } else { 1_000 },
+                // Of the others, what users get: ours and the receivers share two cores here.
+                timeout_ms: match script_of(n) {
+                    Script::Hang if holds(n) => TIMEOUT_MS_MAX,
+                    Script::Hang => 1_000,
+                    _ => 0,
+                },
                 // Half of the ill ones are left in peace once they have failed so often, and use up nothing.
                 no_breaker: has_no_breaker(n),
                 breaker_failures: if has_no_breaker(n) { 0 } else { 10 },
@@ -191,7 +198,8 @@ async fn whatever_receivers_do_everything_ends_and_nobody_waits() {
         exactly_once(&received).unwrap_or_else(|fault| panic!("{path} ({:?}): {fault}", script_of(n)));
     }
     println!("delivery: {} MiB resident", resident >> 20);
-    assert!(resident < RESIDENT_BYTES_MAX, "{} MiB", resident >> 20);
+    let resident_max = RESIDENT_BYTES_MAX + subscriptions as u64 * RESIDENT_BYTES_OF_ONE_MAX;
+    assert!(resident < resident_max, "{} MiB", resident >> 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
