@@ -1,5 +1,7 @@
 //! What nobody should get: another advertiser's things in any call, a place for ever, a word of a secret.
 
+#[path = "abuse/bulk.rs"]
+mod bulk;
 #[path = "abuse/logs.rs"]
 mod logs;
 #[path = "abuse/reflected.rs"]

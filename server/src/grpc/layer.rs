@@ -296,7 +296,11 @@ fn explain(headers: &mut HeaderMap) {
 fn framework_refusal(status: &Status) -> Refused {
     let text = status.message();
     let (code, reason) = match status.code() {
-        Code::Internal if text.contains("decode") => (Code::InvalidArgument, "MALFORMED_MESSAGE"),
+        // A large message in a small one is neither a fault of ours nor to be tried again.
+        Code::ResourceExhausted if text.contains("decompress") => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
+        Code::Internal if text.contains("decode") || text.contains("decompress") => {
+            (Code::InvalidArgument, "MALFORMED_MESSAGE")
+        }
         Code::OutOfRange => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
         Code::Unimplemented if text.is_empty() => {
             return Refused::new(Code::Unimplemented, 501, "METHOD_NOT_FOUND", "there is no such method");
@@ -389,6 +393,7 @@ mod tests {
         for (status, code, reason) in [
             (Status::internal("failed to decode Protobuf message: x"), Code::InvalidArgument, "MALFORMED_MESSAGE"),
             (Status::out_of_range("message length too large"), Code::OutOfRange, "MESSAGE_TOO_LARGE"),
+            (Status::internal("Error decompressing: x"), Code::InvalidArgument, "MALFORMED_MESSAGE"),
             (Status::new(Code::Unimplemented, ""), Code::Unimplemented, "METHOD_NOT_FOUND"),
             (Status::internal("x"), Code::Internal, "PROTOCOL_ERROR"),
             (Refused::credentials_missing().into_status(), Code::Unauthenticated, "CREDENTIALS_MISSING"),

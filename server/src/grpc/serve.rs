@@ -22,7 +22,7 @@ use crate::state::State;
 /// Largest message that is taken: a batch of 1000 consumptions with a few lines each has some 300 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Open connections; further ones wait in the system's queue.
-const CONNECTIONS_MAX: usize = 4_096;
+const CONNECTIONS_MAX: usize = 16_384;
 /// Calls under way on one connection: further ones wait in the client. Twice what a busy one needs; each
 /// may hold a message.
 const STREAMS_MAX: u32 = 512;

@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::first_bytes::FirstBytes;
 
 /// Open connections; further ones wait in the system's queue.
-const CONNECTIONS_MAX: usize = 4_096;
+const CONNECTIONS_MAX: usize = 16_384;
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the head of a request may take, and how long a connection may be unused: a little longer than

@@ -15,7 +15,7 @@ use tonic::Code;
 /// What a client may take for its first bytes is 10 s; and machines are shared.
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
 /// The beginning of an HTTP/2 connection, with empty SETTINGS.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
 /// Sends a byte of `bytes` every half second, from the beginning again, until the server hangs up; gives how long
 /// that took.
@@ -68,7 +68,7 @@ async fn who_speaks_slowly_is_hung_up_on() {
 }
 
 /// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -77,7 +77,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The head of a call, by HPACK without the table: POST, http, path, authority, content-type, te.
-fn head() -> Vec<u8> {
+pub(crate) fn head() -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     let path = b"/punchline.v1.AdminService/GetStatus";
     block.extend([0x04, path.len() as u8]);
