@@ -181,7 +181,7 @@ fn joined(items: impl Iterator<Item = String>, separator: &str) -> String {
 
 /// `SUBSCRIPTION_STATE_ACTIVE` is `active` where only people look.
 fn enum_word(text: &str) -> Option<String> {
-    const PREFIXES: [&str; 14] = [
+    const PREFIXES: [&str; 15] = [
         "SUBSCRIPTION_STATE_",
         "BREAKER_STATE_",
         "ORDERING_",
@@ -190,6 +190,7 @@ fn enum_word(text: &str) -> Option<String> {
         "DELIVERY_STATE_",
         "DELIVERY_JOB_STATE_",
         "DELIVERY_JOB_KIND_",
+        "ATTEMPT_OUTCOME_",
         "SCOPE_",
         "PERIOD_",
         "OVERFLOW_",

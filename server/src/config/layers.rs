@@ -196,7 +196,9 @@ impl Settings {
             self.in_effect.insert(key.to_owned(), Setting { value, origin });
         } else {
             let (wanted, given) = (default.type_str(), value.type_str());
-            self.problem(origin, format!("{key} is to be of type {wanted}, not {given}"));
+            // Secrets are texts: what stands where a text should may be one.
+            let shown = if default.is_str() { String::new() } else { format!(" = {value}") };
+            self.problem(origin, format!("{key}{shown} is to be of type {wanted}, not {given}"));
         }
     }
 

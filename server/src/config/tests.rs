@@ -53,7 +53,7 @@ fn mistakes_are_told_with_their_place_and_what_was_meant() {
             "F:2: unknown key ingest.zzz_qqqqqq; the sections are backup, delivery, ingest, log",
         ),
         ("server = 5", "F:1: server is a section, not a value"),
-        ("[ingest]\nqueue_max = \"many\"", "F:2: ingest.queue_max is to be of type integer, not string"),
+        ("[ingest]\nqueue_max = \"many\"", "F:2: ingest.queue_max = \"many\" is to be of type integer, not string"),
         ("[ingest]\nqueue_max = 3", "F:2: ingest.queue_max = 3 is to be from 16 to 1048576"),
         ("[ingest]\nqueue_max = -1", "F:2: ingest.queue_max = -1 is to be from"),
         ("[server]\nhttp_bind = \"8080\"", "F:2: server.http_bind = \"8080\" is to be an address and a port"),
@@ -64,6 +64,7 @@ fn mistakes_are_told_with_their_place_and_what_was_meant() {
         ("[storage]\ndata_dir = \"\"", "F:2: storage.data_dir = \"\" is not to be empty"),
         ("[server]\nhttp_bind = ", "F:2: "),
         ("[security]\noperator_token = \"short\"", "F:2: security.operator_token is to have at least 12 characters"),
+        ("[security]\noperator_token = [\"short\"]", "F:2: security.operator_token is to be of type string, not array"),
         ("[security]\nmaster_key = \"AAAA\"", "F:2: security.master_key is not base64 of 32 bytes"),
     ];
     for (file, expected) in cases {
