@@ -1,4 +1,4 @@
-//! Backup streams: refused, or every block lies where the manifest says.
+//! Backup streams: refused with a reason, or sound.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -41,8 +41,10 @@ const BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
 /// Blocks without anything that is wanted which one read passes over.
 const BLOCKS_AT_ONCE_MAX: usize = 16;
 /// Bytes, as in the journal, of what is told in the decoded blocks that are kept for those who have fallen behind
-/// together: some hundred blocks.
-const BLOCK_BYTES_KEPT_MAX: usize = 8 * 1024 * 1024;
+/// together: hundreds of blocks, which take some times as much in memory.
+const BLOCK_BYTES_KEPT_MAX: usize = 4 * 1024 * 1024;
+/// What a block counts for besides, so that those in which little is told are bounded too.
+const BLOCK_BYTES_MIN: usize = 256;
 /// Events of which is kept what filters see of them.
 const SEEN_KEPT_MAX: usize = 64;
 
@@ -205,7 +207,7 @@ struct Inner {
     next_follower: u64,
     /// Where those who have fallen behind need not look.
     outline: Outline,
-    /// The last blocks that were decoded and in which something is told, by their first positions.
+    /// The last blocks that were decoded, by their first positions.
     blocks: BTreeMap<Sequence, Arc<DecodedBlock>>,
     /// Of these.
     block_bytes: usize,
@@ -308,7 +310,7 @@ fn block_with(blocks: &BTreeMap<Sequence, Arc<DecodedBlock>>, position: Sequence
 
 impl DecodedBlock {
     fn bytes(&self) -> usize {
-        self.records.iter().map(|stored| stored.bytes).sum()
+        self.records.iter().map(|stored| stored.bytes).sum::<usize>() + BLOCK_BYTES_MIN
     }
 
     fn select(&self, wanted: &Wanted, position: Sequence) -> Page {
@@ -501,6 +503,10 @@ impl Feed {
         let erasures = {
             let inner = self.lock();
             position = inner.outline.past(position, wanted.types);
+            // What is on disk may not be published yet: whoever wants something else by then is to see it.
+            if position > inner.head {
+                return Ok(Page { events: Vec::new(), next: position, from_journal: true });
+            }
             if let Some(block) = block_with(&inner.blocks, position).cloned() {
                 drop(inner);
                 return Ok(block.select(wanted, position));
@@ -522,7 +528,7 @@ impl Feed {
         let decoded = Arc::new(DecodedBlock { records, last });
         let mut inner = self.lock();
         inner.outline.add(first, last, decoded.records.iter().fold(0, |types, stored| types | stored.types));
-        if inner.erasures == erasures && !decoded.records.is_empty() {
+        if inner.erasures == erasures {
             inner.keep_block(first, decoded.clone());
         }
         drop(inner);

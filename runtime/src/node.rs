@@ -58,8 +58,8 @@ pub struct NodeOptions {
     pub clock: Arc<dyn Clock>,
     /// Makes attempts.
     pub couriers: Couriers,
-    /// The runtime that deliveries are made on: where it is another than the one that callers are answered on, they
-    /// wait for neither. The current one if `None`.
+    /// The runtime that deliveries are made on, if another than the current one, on which callers are answered:
+    /// these wait less then, however much there is to deliver.
     pub delivering: Option<Handle>,
     /// What subscriptions are checked by.
     pub rulebook: Rulebook,

@@ -46,8 +46,14 @@ pub fn binary() -> &'static Path {
             Some(name) => name,
             None => panic!("{} names no profile", profile_dir.display()),
         };
+        // As `cargo test --workspace` has built it already; in another profile, as it is shipped.
+        let what = match profile {
+            "dev" => ["--workspace", "--test", "binary"].as_slice(),
+            _ => &["-p", "punchline", "--bin", "punchline"],
+        };
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "punchline", "--bin", "punchline", "--profile", profile])
+            .args(["build", "--quiet", "--profile", profile])
+            .args(what)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .env("CARGO_TARGET_DIR", profile_dir.parent().expect("a profile stands in a target directory"))
             .status()

@@ -10,7 +10,7 @@ use punchline_engine::dispatch::subscription::TypeMask;
 use punchline_engine::id::Sequence;
 
 /// Positions, at least, that share a range, whatever is told in them: about what a small block has.
-pub(super) const POSITIONS_MIN: u64 = 64;
+const POSITIONS_MIN: u64 = 64;
 /// Ranges that are known; then the oldest are forgotten, and read again by whoever is that far behind.
 const RANGES_MAX: usize = 131_072;
 /// Ranges looked at in one go: the feed is held meanwhile.
