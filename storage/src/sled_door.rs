@@ -58,6 +58,7 @@ const OPEN_TRIES_MAX: u32 = 500;
 /// seen to by the lock on the data directory.
 pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<sled::Db, DoorError> {
     sync::ensure_linked();
+    remove_unfinished_snapshots(path).map_err(DoorError::Io)?;
     let config = sled::Config::new()
         .path(path)
         .segment_size(SEGMENT_BYTES)
@@ -76,7 +77,54 @@ pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<sled::Db, DoorError>
     }
 }
 
+/// Removes what a power cut left of a snapshot that was being written. sled would write the next one of that name
+/// over it, without making it shorter first: the rest of the longer one behind it, and a checksum that is wrong for
+/// ever after.
+fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// sled wraps the lock's error into a message, so the text is all there is.
 fn is_locked(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Other && error.to_string().starts_with("could not acquire lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_snapshot_spoils_no_later_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path();
+        let reopen = || {
+            let db = open(path, 1 << 20).unwrap_or_else(|error| panic!("{error:?}"));
+            assert_eq!(db.get("key").expect("readable"), Some("value".into()));
+            close(path, || drop(db));
+        };
+        let db = open(path, 1 << 20).expect("an empty directory");
+        db.insert("key", "value").expect("written");
+        db.flush().expect("on disk");
+        close(path, || drop(db));
+        reopen();
+        let names = || std::fs::read_dir(path).expect("it is there").map(|entry| entry.expect("an entry").path());
+        let snapshots = || names().filter(|name| name.to_string_lossy().contains("/snap."));
+        let snapshot = snapshots().next().expect("sled writes one");
+        // As if the power had gone before it was renamed, and a longer one had been there before.
+        std::fs::write(format!("{}.generating", snapshot.display()), vec![7; 10_000]).expect("written");
+        std::fs::remove_file(snapshot).expect("removed");
+        (0..3).for_each(|_| reopen());
+        assert!(snapshots().all(|name| name.extension().is_some_and(|end| end != "generating")));
+    }
 }
